@@ -1,0 +1,89 @@
+"""enhancekit: plugin-based image enhancement.
+
+The public names are imported on first use, so that ``import enhancekit`` costs milliseconds and
+no torch.
+
+Examples
+--------
+>>> import enhancekit
+>>> enhancekit.load("gamma").enhance([[0.25]], strength=0.0)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from enhancekit._version import __version__
+
+if TYPE_CHECKING:
+    from enhancekit.errors import EnhanceKitError
+    from enhancekit.hookspecs import hookimpl
+    from enhancekit.inference.loading import load
+    from enhancekit.registry import Registry
+    from enhancekit.specs import (
+        BackboneSpec,
+        BlockSpec,
+        EnhancerSpec,
+        LossSpec,
+        MetricSpec,
+        SizeRequirements,
+        WeightsSpec,
+    )
+
+    backbones: Registry[BackboneSpec]
+    blocks: Registry[BlockSpec]
+    losses: Registry[LossSpec]
+    metrics: Registry[MetricSpec]
+    enhancers: Registry[EnhancerSpec]
+
+__all__ = [
+    "BackboneSpec",
+    "BlockSpec",
+    "EnhanceKitError",
+    "EnhancerSpec",
+    "LossSpec",
+    "MetricSpec",
+    "SizeRequirements",
+    "WeightsSpec",
+    "__version__",
+    "backbones",
+    "blocks",
+    "enhancers",
+    "hookimpl",
+    "load",
+    "losses",
+    "metrics",
+]
+
+_HOMES = {
+    "EnhanceKitError": "enhancekit.errors",
+    "hookimpl": "enhancekit.hookspecs",
+    "load": "enhancekit.inference.loading",
+    **dict.fromkeys(
+        (
+            "BackboneSpec",
+            "BlockSpec",
+            "EnhancerSpec",
+            "LossSpec",
+            "MetricSpec",
+            "SizeRequirements",
+            "WeightsSpec",
+        ),
+        "enhancekit.specs",
+    ),
+}
+_REGISTRIES = ("backbones", "blocks", "losses", "metrics", "enhancers")
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _REGISTRIES:
+        return getattr(importlib.import_module("enhancekit.plugins").host(), name)
+    raise AttributeError(f"module 'enhancekit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,86 @@
+"""The core's own losses, metrics and classical enhancers, registered like everybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from enhancekit.hookspecs import hookimpl
+from enhancekit.specs import EnhancerSpec, LossSpec, MetricSpec
+
+_RGB = "RGB, range [0, 1], whole picture, outputs as given (files: 8-bit rounded)"
+
+
+@hookimpl
+def enhancekit_losses() -> Iterator[LossSpec]:
+    """Register the losses."""
+    for name, attribute, summary in (
+        ("l1", "L1", "Mean absolute difference"),
+        ("charbonnier", "Charbonnier", "Smooth L1: mean of sqrt(d^2 + eps^2)"),
+        ("ssim", "SSIM", "1 - SSIM, Gaussian window of sigma 1.5"),
+        ("ms_ssim", "MSSSIM", "1 - MS-SSIM, five scales"),
+        ("grad", "Gradient", "L1 of horizontal and vertical differences"),
+    ):
+        yield LossSpec(name=name, summary=summary, target=f"enhancekit.builtin.losses:{attribute}")
+    yield LossSpec(
+        name="vgg", summary="L1 of VGG19 features", target="enhancekit.builtin.vgg:VGGLoss"
+    )
+
+
+@hookimpl
+def enhancekit_metrics() -> Iterator[MetricSpec]:
+    """Register the metrics."""
+    for name, higher, unit, summary, protocol in (
+        ("psnr", True, "dB", "Peak signal-to-noise ratio", _RGB),
+        (
+            "ssim",
+            True,
+            "",
+            "Structural similarity",
+            f"{_RGB}; scikit-image, Gaussian sigma 1.5, use_sample_covariance=False",
+        ),
+        (
+            "ms_ssim",
+            True,
+            "",
+            "Multi-scale structural similarity",
+            f"{_RGB}; five scales of Wang et al. 2003, valid windows, 2x2 means between",
+        ),
+        ("mae", False, "", "Mean absolute error", _RGB),
+        (
+            "delta_e",
+            False,
+            "",
+            "Mean colour difference CIEDE2000",
+            "sRGB to CIELAB (D65), scikit-image deltaE_ciede2000, mean over pixels",
+        ),
+    ):
+        yield MetricSpec(
+            name=name,
+            summary=summary,
+            higher_is_better=higher,
+            unit=unit,
+            protocol=protocol,
+            target=f"enhancekit.builtin.metrics:{name}",
+        )
+
+
+@hookimpl
+def enhancekit_enhancers() -> Iterator[EnhancerSpec]:
+    """Register the classical enhancers."""
+    for name, summary, config in (
+        ("identity", "Gives the picture back; the baseline of every comparison", {}),
+        ("gamma", "Power law, x ** gamma", {"gamma": 1 / 2.2}),
+        (
+            "clahe",
+            "Contrast-limited adaptive histogram equalisation of the luma",
+            {"clip_limit": 0.02, "kernel_size": None},
+        ),
+        ("equalize", "Histogram equalisation of the luma", {}),
+    ):
+        yield EnhancerSpec(
+            name=name,
+            summary=summary,
+            task="tone",
+            config=config,
+            target=f"enhancekit.builtin.classical:{name}",
+        )

@@ -1,0 +1,92 @@
+"""The five hooks of the plugin API: each returns descriptions, has no side effect, needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from enhancekit.specs import BackboneSpec, BlockSpec, EnhancerSpec, LossSpec, MetricSpec
+
+__all__ = ["PROJECT", "hookimpl", "hookspec"]
+
+PROJECT = "enhancekit"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def enhancekit_backbones() -> Iterable[BackboneSpec]:
+    """Register networks.
+
+    Examples
+    --------
+    >>> from enhancekit import BackboneSpec, hookimpl
+    >>> @hookimpl
+    ... def enhancekit_backbones():
+    ...     yield BackboneSpec(
+    ...         name="tiny", summary="Three convolutions", target="acme.networks:Tiny",
+    ...         config={"width": 16},
+    ...     )
+    """
+
+
+@hookspec
+def enhancekit_blocks() -> Iterable[BlockSpec]:
+    """Register parts of networks, found by name in a network's config.
+
+    Examples
+    --------
+    >>> from enhancekit import BlockSpec, hookimpl
+    >>> @hookimpl
+    ... def enhancekit_blocks():
+    ...     yield BlockSpec(
+    ...         name="fast", role="residual", summary="Depthwise-separable residual block",
+    ...         target="acme.blocks:FastBlock",
+    ...     )
+    """
+
+
+@hookspec
+def enhancekit_losses() -> Iterable[LossSpec]:
+    """Register losses, usable by name in a composite such as ``"l1 + 0.1*ssim"``.
+
+    Examples
+    --------
+    >>> from enhancekit import LossSpec, hookimpl
+    >>> @hookimpl
+    ... def enhancekit_losses():
+    ...     yield LossSpec(name="huber", summary="Huber loss", target="torch.nn:HuberLoss")
+    """
+
+
+@hookspec
+def enhancekit_metrics() -> Iterable[MetricSpec]:
+    """Register figures of merit.
+
+    Examples
+    --------
+    >>> from enhancekit import MetricSpec, hookimpl
+    >>> @hookimpl
+    ... def enhancekit_metrics():
+    ...     yield MetricSpec(
+    ...         name="rmse", summary="Root mean squared error", target="acme.metrics:rmse",
+    ...         higher_is_better=False, protocol="RGB, range [0, 1]",
+    ...     )
+    """
+
+
+@hookspec
+def enhancekit_enhancers() -> Iterable[EnhancerSpec]:
+    """Register what ``enhancekit.load`` finds.
+
+    Examples
+    --------
+    >>> from enhancekit import EnhancerSpec, hookimpl
+    >>> @hookimpl
+    ... def enhancekit_enhancers():
+    ...     yield EnhancerSpec(
+    ...         name="invert", summary="Photographic negative", task="tone",
+    ...         target="acme.classical:invert",
+    ...     )
+    """

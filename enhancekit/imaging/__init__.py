@@ -1,0 +1,1 @@
+"""Pixels in and out: files, and any kind of picture to a float tensor and back."""

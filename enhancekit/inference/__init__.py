@@ -1,0 +1,1 @@
+"""From a float tensor to an enhanced one: device, precision, padding, tiles, and the `Enhancer`."""

@@ -1,0 +1,75 @@
+"""One network on one batch of pictures: whole-picture context, precision, padding and tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from enhancekit.errors import OptionError
+from enhancekit.inference.tiling import run_tiled, tile_size
+from enhancekit.specs import SizeRequirements
+
+__all__ = ["HasContext", "apply_network"]
+
+
+class HasContext(Protocol):
+    """What a backbone declared with ``global_context`` offers."""
+
+    def context(self, whole: Tensor, **controls: Tensor) -> Any:
+        """Compute once from the whole picture what every tile is to be given."""
+
+
+def apply_network(
+    module: nn.Module,
+    x: Tensor,
+    *,
+    global_context: bool,
+    tile: str | int | None = "auto",
+    dtype: torch.dtype = torch.float32,
+    controls: Mapping[str, float] | None = None,
+) -> Tensor:
+    """Apply a network to pictures of any size.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        In eval mode, with `size_requirements`.
+    x : Tensor
+        Shape (N, 3, H, W), float32, on any device.
+    global_context : bool
+        Whether the backbone was declared with one.
+    tile : "auto", None or int
+        See `enhancekit.inference.tiling.tile_size`.
+    dtype : torch.dtype
+        Precision of the convolutions; results are float32.
+    controls : mapping of str to float, optional
+        Handed to the network's context, one value for every picture.
+
+    Returns
+    -------
+    Tensor
+        Shape (N, 3, H, W), float32, on the device of `x`.
+    """
+    needs = module.size_requirements
+    if not isinstance(needs, SizeRequirements):
+        raise OptionError("the network has no size_requirements")
+    device = next((p.device for p in module.parameters()), x.device)
+    given = {k: torch.full((len(x),), float(v), device=device) for k, v in (controls or {}).items()}
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
+    ):
+        arguments = []
+        if global_context:
+            arguments.append(module.context(x.to(device), **given))  # type: ignore[operator]
+
+        def network(part: Tensor) -> Tensor:
+            part = part.to(device).contiguous(memory_format=torch.channels_last)
+            done: Tensor = module(part, *arguments)
+            return done.to(x.device)
+
+        size = tile_size(tile, x.shape[2], x.shape[3], needs)
+        return run_tiled(network, x, needs, size)

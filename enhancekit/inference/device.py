@@ -1,0 +1,108 @@
+"""Which device and which precision: what was asked for, checked against what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from enhancekit.errors import DeviceError, OptionError
+
+__all__ = ["PARITY_DB", "choose_device", "choose_precision"]
+
+PARITY_DB = 50.0
+"""PSNR against 32 bits that a card must state before ``"auto"`` uses a lower precision."""
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn a name into a device that exists.
+
+    Parameters
+    ----------
+    device : str
+        ``"auto"`` (CUDA if there is one, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such device on this machine.
+
+    Examples
+    --------
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise DeviceError(
+            f"{device!r} is no device; use 'auto', 'cpu', 'cuda' or 'cuda:N'"
+        ) from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {device!r} is not supported; use 'auto', 'cpu' or 'cuda'")
+    count = torch.cuda.device_count()
+    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= count):
+        raise DeviceError(
+            f"device {device!r} was asked for, but this machine has {count} CUDA devices usable "
+            f"by torch {torch.__version__}; use device='cpu' or 'auto'"
+        )
+    return chosen
+
+
+def _computes_natively(device: torch.device, name: str) -> bool:
+    if device.type == "cuda":
+        return name == "fp16" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if name == "fp16":
+        return False
+    abilities = torch.cpu.get_capabilities()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16"))
+
+
+def choose_precision(
+    precision: str, device: torch.device, parity_db: Mapping[str, float]
+) -> tuple[torch.dtype, str]:
+    """Decide the precision, and say why.
+
+    Parameters
+    ----------
+    precision : str
+        ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    device : torch.device
+        Where it is computed.
+    parity_db : mapping of str to float
+        What the weights' card states per precision.
+
+    Returns
+    -------
+    dtype : torch.dtype
+        The precision.
+    reason : str
+        One line.
+
+    Raises
+    ------
+    OptionError
+        If the name is none of these.
+
+    Examples
+    --------
+    >>> choose_precision("auto", torch.device("cpu"), {})
+    (torch.float32, 'no measured parity of a lower precision')
+    """
+    if precision != "auto":
+        if precision not in _DTYPES:
+            raise OptionError(
+                f"precision {precision!r} is none of 'auto', {', '.join(map(repr, _DTYPES))}"
+            )
+        return _DTYPES[precision], "asked for"
+    stated = {name: db for name, db in parity_db.items() if db >= PARITY_DB}
+    if not stated:
+        return torch.float32, "no measured parity of a lower precision"
+    for name in ("bf16", "fp16"):
+        if name in stated and _computes_natively(device, name):
+            return _DTYPES[name], f"native here, and {stated[name]:.0f} dB from 32 bits by the card"
+    return torch.float32, f"{device.type} computes none of {sorted(stated)} natively"

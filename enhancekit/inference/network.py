@@ -1,0 +1,94 @@
+"""Build a network from an enhancer's description, with trained weights or expressly without."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from enhancekit.errors import OptionError, PluginError, WeightsError
+from enhancekit.plugins import host
+from enhancekit.registry import Entry
+from enhancekit.specs import BackboneSpec, EnhancerSpec, SizeRequirements
+from enhancekit.weights import Card, how_to_get, load_weights, shipped
+
+__all__ = ["build_network", "resolve_config"]
+
+
+def resolve_config(
+    entry: Entry[EnhancerSpec], options: Mapping[str, Any]
+) -> tuple[Entry[BackboneSpec], dict[str, Any]]:
+    """Find the backbone of an enhancer and everything it is to be built with.
+
+    Raises
+    ------
+    OptionError
+        If the enhancer has no network.
+    """
+    if not entry.spec.backbone:
+        raise OptionError(f"{entry} is a function, not a network; it has nothing to train")
+    backbone = host().backbones.get(entry.spec.backbone)
+    return backbone, {**backbone.spec.config, **entry.spec.config, **options}
+
+
+def build_network(
+    entry: Entry[EnhancerSpec],
+    options: Mapping[str, Any],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    pretrained: bool = True,
+) -> tuple[nn.Module, Card | None]:
+    """Build the network of an enhancer.
+
+    Parameters
+    ----------
+    entry : Entry
+        The enhancer.
+    options : mapping
+        Over its config.
+    weights : path-like, optional
+        Trained weights; those the plugin ships by default.
+    pretrained : bool
+        ``False`` gives random weights, to train or to compare speed.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        The network.
+    card : Card or None
+        The weights' model card; ``None`` for an untrained network.
+
+    Raises
+    ------
+    WeightsError
+        If there are no weights, or they belong to another network.
+    PluginError
+        If the backbone's code fails or breaks its contract.
+    """
+    backbone, config = resolve_config(entry, options)
+    if not pretrained and weights is not None:
+        raise OptionError("pretrained=False and weights= contradict each other")
+    hint = entry.spec.train_hint
+    if pretrained and weights is None and entry.spec.weights is None:
+        raise WeightsError(f"{entry} ships no trained weights.{how_to_get(hint)}")
+    module = backbone.create(**config)
+    if not isinstance(module, nn.Module):
+        raise PluginError(f"{backbone} made a {type(module).__name__}, not a torch.nn.Module")
+    if not isinstance(getattr(module, "size_requirements", None), SizeRequirements):
+        raise PluginError(
+            f"{backbone}: the network has no `size_requirements`; set it to a "
+            "SizeRequirements(multiple_of=..., minimum=..., halo=...)"
+        )
+    card = None
+    if pretrained:
+        path = shipped(entry.spec.weights) if weights is None and entry.spec.weights else weights
+        card = load_weights(
+            path or "",
+            module,
+            backbone=backbone.qualified_name,
+            config={k: v for k, v in config.items() if k not in backbone.spec.training_only},
+            train_hint=hint,
+        )
+    return module, card

@@ -1,0 +1,255 @@
+"""Find plugins by entry point, register them with pluggy, and keep one plugin's failure to itself."""
+
+from __future__ import annotations
+
+import os
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import entrypoints
+import pluggy
+
+from enhancekit import hookspecs
+from enhancekit.errors import PluginError
+from enhancekit.registry import Entry, LossRegistry, Provider, Registry
+from enhancekit.specs import BackboneSpec, BlockSpec, EnhancerSpec, LossSpec, MetricSpec, Spec
+
+__all__ = ["GROUP", "Host", "PluginStatus", "PluginWarning", "host", "reset"]
+
+GROUP = "enhancekit"
+BUILTIN = "builtin"
+DISABLE, ALLOW, STRICT = (
+    "ENHANCEKIT_DISABLE_PLUGINS",
+    "ENHANCEKIT_PLUGINS",
+    "ENHANCEKIT_STRICT_PLUGINS",
+)
+
+S = TypeVar("S", bound=Spec)
+
+KINDS: Mapping[str, tuple[str, type[Spec]]] = {
+    "backbone": ("enhancekit_backbones", BackboneSpec),
+    "block": ("enhancekit_blocks", BlockSpec),
+    "loss": ("enhancekit_losses", LossSpec),
+    "metric": ("enhancekit_metrics", MetricSpec),
+    "enhancer": ("enhancekit_enhancers", EnhancerSpec),
+}
+
+
+class PluginWarning(UserWarning):
+    """A plugin was left out, or the environment names one that is not installed."""
+
+
+@dataclass(slots=True)
+class PluginStatus:
+    """What became of one plugin."""
+
+    provider: Provider
+    """Plugin, distribution and version."""
+    status: str
+    """``"ok"``, ``"disabled"`` or ``"failed"``."""
+    error: str = ""
+    """One line saying why it failed."""
+    details: str = ""
+    """The traceback, where there is one."""
+    entries: list[Entry[Any]] = field(default_factory=list)
+    """What it registered; empty unless ``status`` is ``"ok"``."""
+
+    @property
+    def summary(self) -> str:
+        """One line for error messages."""
+        return f"{self.provider.plugin} ({self.provider}): {self.error}"
+
+
+class Host:
+    """The plugins of this process and the registries they fill.
+
+    Discovery runs at the first query, not on construction.
+
+    Parameters
+    ----------
+    environ : mapping of str to str, optional
+        Where ``ENHANCEKIT_PLUGINS`` (allow-list), ``ENHANCEKIT_DISABLE_PLUGINS`` (block-list)
+        and ``ENHANCEKIT_STRICT_PLUGINS`` (fail loudly) are read; the process environment by
+        default. Names are entry-point or distribution names, separated by commas.
+
+    Examples
+    --------
+    >>> from enhancekit.plugins import Host
+    >>> host = Host({"ENHANCEKIT_PLUGINS": "none-but-builtin"})
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")
+    ...     [status.provider.plugin for status in host.statuses() if status.status == "ok"]
+    ['builtin']
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = os.environ if environ is None else environ
+        self._lock = threading.RLock()
+        self._statuses: list[PluginStatus] | None = None
+        self.backbones = Registry[BackboneSpec]("backbone", *self._sources("backbone"))
+        self.blocks = Registry[BlockSpec]("block", *self._sources("block"))
+        self.losses = LossRegistry("loss", *self._sources("loss"))
+        self.metrics = Registry[MetricSpec]("metric", *self._sources("metric"))
+        self.enhancers = Registry[EnhancerSpec]("enhancer", *self._sources("enhancer"))
+
+    def statuses(self) -> list[PluginStatus]:
+        """Return every plugin found, with what became of it; discovers on the first call.
+
+        Raises
+        ------
+        PluginError
+            If a plugin failed and ``ENHANCEKIT_STRICT_PLUGINS`` is set.
+        """
+        with self._lock:
+            if self._statuses is None:
+                self._statuses = self._discover()
+            return self._statuses
+
+    def _sources(
+        self, kind: str
+    ) -> tuple[Callable[[], Iterator[Entry[Any]]], Callable[[], Iterator[str]]]:
+        def collect() -> Iterator[Entry[Any]]:
+            return (e for s in self.statuses() for e in s.entries if e.kind == kind)
+
+        def failures() -> Iterator[str]:
+            return (s.summary for s in self.statuses() if s.status == "failed")
+
+        return collect, failures
+
+    def _names(self, variable: str) -> set[str]:
+        return {n.strip() for n in self._environ.get(variable, "").split(",") if n.strip()}
+
+    def _discover(self) -> list[PluginStatus]:
+        manager = pluggy.PluginManager(hookspecs.PROJECT)
+        manager.add_hookspecs(hookspecs)
+        statuses = []
+        allowed, disabled = self._names(ALLOW), self._names(DISABLE)
+        seen = {BUILTIN, "enhancekit"}
+        with warnings.catch_warnings(record=True) as malformed:
+            warnings.simplefilter("always", entrypoints.BadEntryPoint)
+            found = entrypoints.get_group_all(GROUP)
+        for point in _unique(found):
+            distro = point.distro
+            provider = Provider(
+                point.name, *((distro.name, distro.version) if distro else ("unknown", "0"))
+            )
+            names = {provider.plugin, provider.distribution}
+            seen |= names
+            is_builtin = point.name == BUILTIN and distro and distro.name == "enhancekit"
+            if not is_builtin and ((allowed and not names & allowed) or names & disabled):
+                statuses.append(PluginStatus(provider, "disabled"))
+            else:
+                statuses.append(self._register(manager, point, provider))
+        for warning in malformed:
+            provider = Provider("unknown", "unknown", "0")
+            statuses.append(PluginStatus(provider, "failed", error=str(warning.message)))
+        for name in sorted((allowed | disabled) - seen):
+            variable = ALLOW if name in allowed else DISABLE
+            warnings.warn(
+                f"{variable} names {name!r}, but no such plugin is installed",
+                PluginWarning,
+                stacklevel=2,
+            )
+        self._report_failures(statuses)
+        return statuses
+
+    def _register(
+        self, manager: pluggy.PluginManager, point: Any, provider: Provider
+    ) -> PluginStatus:
+        plugin: object | None = None
+        try:
+            plugin = point.load()
+            manager.register(plugin, name=provider.plugin)
+            manager.check_pending()
+            entries = [e for kind in KINDS for e in _entries(manager, plugin, kind, provider)]
+            if not entries:
+                raise PluginError("it registers nothing; does it use @enhancekit.hookimpl?")
+            _refuse_repeated(entries)
+        except Exception as error:  # one bad plugin never stops the others
+            if plugin is not None and manager.is_registered(plugin):
+                manager.unregister(plugin)
+            said = str(error) if isinstance(error, PluginError) else _one_line(error)
+            return PluginStatus(provider, "failed", said, traceback.format_exc())
+        return PluginStatus(provider, "ok", entries=entries)
+
+    def _report_failures(self, statuses: Iterable[PluginStatus]) -> None:
+        failed = [s.summary for s in statuses if s.status == "failed"]
+        if failed and self._environ.get(STRICT, "") not in ("", "0"):
+            raise PluginError(f"{STRICT} is set and a plugin failed: " + "; ".join(failed))
+        for line in failed:
+            warnings.warn(
+                f"plugin left out: {line}. `enhancekit plugins` shows more",
+                PluginWarning,
+                stacklevel=2,
+            )
+
+
+def _unique(points: Iterable[Any]) -> Iterator[Any]:
+    """Drop what the same distribution on a doubled path lists twice."""
+    seen = set()
+    for point in points:
+        key = (point.name, point.module_name, point.object_name)
+        if key not in seen:
+            seen.add(key)
+            yield point
+
+
+def _entries(
+    manager: pluggy.PluginManager, plugin: object, kind: str, provider: Provider
+) -> Iterator[Entry[Any]]:
+    hook, wanted = KINDS[kind]
+    others = manager.get_plugins() - {plugin}
+    caller = manager.subset_hook_caller(hook, remove_plugins=others)
+    for given in caller():
+        for spec in given:
+            if not isinstance(spec, wanted):
+                raise PluginError(
+                    f"{hook} gave {spec!r} of type {type(spec).__name__} instead of a "
+                    f"{wanted.__name__}"
+                )
+            yield Entry(cast("Spec", spec), provider, kind)
+
+
+def _refuse_repeated(entries: Iterable[Entry[Any]]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for entry in entries:
+        for name in (entry.spec.name, *entry.spec.aliases):
+            if (entry.kind, name) in seen:
+                raise PluginError(f"it registers {entry.kind} {name!r} twice")
+            seen.add((entry.kind, name))
+
+
+def _one_line(error: BaseException) -> str:
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first}"
+
+
+_host: Host | None = None
+
+
+def host() -> Host:
+    """Return the host of this process, made on the first call.
+
+    Examples
+    --------
+    >>> from enhancekit.plugins import host
+    >>> "gamma" in host().enhancers
+    True
+    """
+    global _host
+    if _host is None:
+        _host = Host()
+    return _host
+
+
+def reset() -> None:
+    """Forget every plugin, so that the next query discovers again (after an install, in tests)."""
+    global _host
+    _host = None
+
+

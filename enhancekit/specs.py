@@ -1,0 +1,230 @@
+"""What a plugin hands over: frozen descriptions that name their code without importing it."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from enhancekit.errors import PluginError, SpecError
+
+__all__ = [
+    "BackboneSpec",
+    "BlockSpec",
+    "EnhancerSpec",
+    "LossSpec",
+    "MetricSpec",
+    "SizeRequirements",
+    "Spec",
+    "WeightsSpec",
+    "load_target",
+]
+
+_NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def _frozen(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(dict(options))
+
+
+def load_target(target: str, wanted_by: str) -> Any:
+    """Import the object a target names.
+
+    Parameters
+    ----------
+    target : str
+        ``"package.module:attribute"``.
+    wanted_by : str
+        Who asks, as it should stand in an error, e.g. ``"block 'scr' of plugin mfnn"``.
+
+    Returns
+    -------
+    object
+        The attribute.
+
+    Raises
+    ------
+    PluginError
+        If the module cannot be imported or has no such attribute.
+
+    Examples
+    --------
+    >>> load_target("math:sqrt", "an example")(9.0)
+    3.0
+    """
+    module, _, attribute = target.partition(":")
+    try:
+        found = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # a plugin's module may raise anything on import
+        raise PluginError(
+            f"{wanted_by} names {target!r}, which cannot be imported: "
+            f"{type(error).__name__}: {error}. Reinstall or report it to the plugin's author."
+        ) from error
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class SizeRequirements:
+    """What a network asks of the pictures it is given; the pipeline pads, tiles and crops by it."""
+
+    multiple_of: int = 1
+    """Height and width must be multiples of this; the pipeline pads by reflection."""
+    minimum: int = 1
+    """Smallest height and width, in pixels, after padding."""
+    halo: int | None = None
+    """How far, in pixels, an output pixel looks at the input in each direction. ``None``: not
+    known or unbounded, so the picture is never cut into tiles."""
+
+    def __post_init__(self) -> None:
+        if self.multiple_of < 1 or self.minimum < 1 or (self.halo is not None and self.halo < 0):
+            raise SpecError(
+                f"{self} is impossible: multiple_of and minimum are at least 1, halo at least 0"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsSpec:
+    """Trained weights that a plugin ships: a safetensors file with a model card in its header."""
+
+    resource: str
+    """``"package:path/inside/it.safetensors"``."""
+    sha256: str
+    """Hash of the file, checked before it is used."""
+
+    def __post_init__(self) -> None:
+        if ":" not in self.resource or not self.resource.endswith(".safetensors"):
+            raise SpecError(
+                f"weights resource {self.resource!r} is not 'package:path.safetensors'; "
+                "only safetensors files are accepted"
+            )
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise SpecError(f"weights {self.resource!r}: sha256 must be 64 lower-case hex digits")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What every registered thing has: a name, a one-line summary, and where its code is."""
+
+    name: str
+    """Lower case letters and digits, joined by ``-``, ``_`` or ``.``."""
+    summary: str
+    """One line for listings."""
+    target: str = ""
+    """``"package.module:attribute"``, imported on first use."""
+    aliases: tuple[str, ...] = ()
+    """Other names it answers to."""
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.aliases):
+            if not _NAME.fullmatch(name):
+                raise SpecError(
+                    f"{type(self).__name__} name {name!r} is not lower-case letters and digits "
+                    "joined by '-', '_' or '.'"
+                )
+        if not self.summary.strip() or "\n" in self.summary:
+            raise SpecError(f"{type(self).__name__} {self.name!r} needs a one-line summary")
+        if self.target and not _TARGET.fullmatch(self.target):
+            raise SpecError(
+                f"{type(self).__name__} {self.name!r}: target {self.target!r} is not "
+                "'package.module:attribute'"
+            )
+
+    def _needs_target(self) -> None:
+        if not self.target:
+            raise SpecError(f"{type(self).__name__} {self.name!r} names no target")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSpec(Spec):
+    """A network: ``target(**config)`` returns a ``torch.nn.Module`` mapping NCHW to NCHW.
+
+    The module carries ``size_requirements`` (a `SizeRequirements`). With ``global_context`` it
+    also has ``context(whole)``, computed once from the whole picture, whose result is passed to
+    ``forward(x, context)`` for every tile.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Default options of the target; an enhancer's config overrides them one by one."""
+    global_context: bool = False
+    """Whether the network needs statistics of the whole picture."""
+    training_only: tuple[str, ...] = ()
+    """Options that change how it trains but not what its weights mean; weights fit any."""
+
+    def __post_init__(self) -> None:
+        super(BackboneSpec, self).__post_init__()
+        self._needs_target()
+        object.__setattr__(self, "config", _frozen(self.config))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSpec(Spec):
+    """A part of a network: ``target(...)`` returns a ``torch.nn.Module``."""
+
+    role: str
+    """Which interface it has, so that only like is swapped for like, e.g. ``"residual"``:
+    built by ``target(channels)``, mapping (N, channels, H, W) to the same shape."""
+
+    def __post_init__(self) -> None:
+        super(BlockSpec, self).__post_init__()
+        self._needs_target()
+        if not self.role:
+            raise SpecError(f"block {self.name!r} names no role")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSpec(Spec):
+    """A loss: ``target(**options)`` returns a module mapping (output, reference) to a scalar."""
+
+    def __post_init__(self) -> None:
+        super(LossSpec, self).__post_init__()
+        self._needs_target()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSpec(Spec):
+    """A metric: ``target(output, reference)`` on float HxWx3 arrays in [0, 1] returns a float."""
+
+    higher_is_better: bool
+    """Direction, for tables and for choosing the best weights."""
+    protocol: str
+    """How it is computed, in words that belong beside every printed figure."""
+    unit: str = ""
+    """Unit of the value, e.g. ``"dB"``."""
+
+    def __post_init__(self) -> None:
+        super(MetricSpec, self).__post_init__()
+        self._needs_target()
+        if not self.protocol:
+            raise SpecError(f"metric {self.name!r} names no protocol")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnhancerSpec(Spec):
+    """Something that makes pictures better, asked for by ``enhancekit.load(name)``.
+
+    Either ``target`` is a function of a float32 HxWx3 array in [0, 1] (and options) giving such
+    an array, or ``backbone`` names a network with its ``config`` and its ``weights``.
+    """
+
+    task: str
+    """What it is for, e.g. ``"low-light"``, ``"denoise"``, ``"tone"``."""
+    backbone: str = ""
+    """Registered name of the network."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the backbone (or of the target)."""
+    weights: WeightsSpec | None = None
+    """Trained weights, if the plugin ships any."""
+    train_hint: str = ""
+    """What to type to train it, repeated where weights are missing."""
+
+    def __post_init__(self) -> None:
+        super(EnhancerSpec, self).__post_init__()
+        if bool(self.target) == bool(self.backbone):
+            raise SpecError(f"enhancer {self.name!r} needs either a target or a backbone")
+        object.__setattr__(self, "config", _frozen(self.config))

@@ -1,0 +1,157 @@
+"""Training batches as a pure function of (seed, number), so that resuming is exact anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from enhancekit.errors import DataError
+from enhancekit.imaging.files import read_rgb8
+from enhancekit.training.pairs import Pair
+
+__all__ = ["Batch", "Batches", "seeded"]
+
+THUMBNAIL = 96
+"""Side of the whole-picture thumbnails that networks with a global context learn from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Crops, and thumbnails of the whole pictures they were taken from; all in [0, 1]."""
+
+    input: Tensor
+    """Shape (N, 3, crop, crop)."""
+    target: Tensor
+    """Shape (N, 3, crop, crop)."""
+    input_whole: Tensor
+    """Shape (N, 3, 96, 96)."""
+    target_whole: Tensor
+    """Shape (N, 3, 96, 96)."""
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """Return a generator for a tuple of numbers; nearby tuples give unrelated streams."""
+    state = np.random.SeedSequence([n % 2**32 for n in numbers]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) % 2**63)
+
+
+class Batches:
+    """All training pairs in memory as 8-bit pixels, cut into batches.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        At least one.
+    crop : int
+        Side of the crops.
+    shrink : sequence of int
+        Each crop covers ``shrink`` times its side and is averaged down; drawn evenly.
+    augment : bool
+        Mirror and rotate by quarter turns.
+    seed : int
+        Everything random follows from it.
+
+    Raises
+    ------
+    DataError
+        If a pair's sizes differ, or a picture is smaller than the crop.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        crop: int,
+        shrink: Sequence[int] = (1,),
+        augment: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if not pairs:
+            raise DataError("there are no training pairs; is held_out too large?")
+        self.crop, self.shrink, self.augment, self.seed = crop, tuple(shrink), augment, seed
+        with ThreadPoolExecutor() as pool:
+            self._pictures = list(pool.map(_read, pairs))
+        for pair, (low, _) in zip(pairs, self._pictures, strict=True):
+            if min(low.shape[1:]) < crop:
+                raise DataError(
+                    f"{pair.input} is {low.shape[2]}x{low.shape[1]}, smaller than the crop of "
+                    f"{crop}; set data.crop to at most {min(low.shape[1:])}"
+                )
+        self._thumbnails = [(_thumbnail(low), _thumbnail(high)) for low, high in self._pictures]
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory the decoded pictures take."""
+        return sum(low.nbytes + high.nbytes for low, high in self._pictures)
+
+    def batch(self, number: int, size: int) -> Batch:
+        """Give the batch of a number; the same number always gives the same batch."""
+        draw = seeded(self.seed, 1, number)
+        indices = [self._index(number * size + i) for i in range(size)]
+        crops = [self._crop(i, draw) for i in indices]
+        return Batch(
+            torch.stack([low for low, _ in crops]),
+            torch.stack([high for _, high in crops]),
+            torch.stack([self._thumbnails[i][0] for i in indices]),
+            torch.stack([self._thumbnails[i][1] for i in indices]),
+        )
+
+    def thumbnails(self, number: int, size: int) -> tuple[Tensor, Tensor]:
+        """Give thumbnails of `size` pairs, shape (N, 3, 96, 96): randomly cut a little, mirrored."""
+        draw = seeded(self.seed, 2, number)
+        cut = []
+        for i in torch.randint(len(self), (size,), generator=draw).tolist():
+            both = torch.stack(self._thumbnails[i])
+            side = int(torch.randint(THUMBNAIL * 7 // 10, THUMBNAIL + 1, (1,), generator=draw))
+            top, left = torch.randint(THUMBNAIL - side + 1, (2,), generator=draw).tolist()
+            both = both[..., top : top + side, left : left + side]
+            if self.augment and torch.rand(1, generator=draw) < 0.5:
+                both = both.flip(-1)
+            cut.append(F.interpolate(both, size=(THUMBNAIL, THUMBNAIL), mode="area"))
+        stacked = torch.stack(cut, dim=1)
+        return stacked[0], stacked[1]
+
+    def _index(self, position: int) -> int:
+        epoch, place = divmod(position, len(self))
+        order = torch.randperm(len(self), generator=seeded(self.seed, 3, epoch))
+        return int(order[place])
+
+    def _crop(self, index: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+        both = torch.stack(self._pictures[index])
+        height, width = both.shape[2:]
+        fitting = [s for s in self.shrink if s * self.crop <= min(height, width)] or [1]
+        shrink = fitting[int(torch.randint(len(fitting), (1,), generator=draw))]
+        side = shrink * self.crop
+        top = int(torch.randint(height - side + 1, (1,), generator=draw))
+        left = int(torch.randint(width - side + 1, (1,), generator=draw))
+        both = both[..., top : top + side, left : left + side].float() / 255
+        if shrink > 1:
+            both = F.avg_pool2d(both, shrink)
+        if self.augment:
+            turn, mirror = torch.randint(4, (2,), generator=draw).tolist()
+            both = both.rot90(turn, (2, 3))
+            both = both.flip(-1) if mirror % 2 else both
+        return both[0], both[1]
+
+
+def _read(pair: Pair) -> tuple[Tensor, Tensor]:
+    low, high = (torch.from_numpy(read_rgb8(p)).permute(2, 0, 1) for p in (pair.input, pair.target))
+    if low.shape != high.shape:
+        raise DataError(
+            f"the pair {pair.name!r} has two sizes: {pair.input} is "
+            f"{low.shape[2]}x{low.shape[1]}, {pair.target} is {high.shape[2]}x{high.shape[1]}"
+        )
+    return low, high
+
+
+def _thumbnail(picture: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(picture[None].float() / 255, THUMBNAIL)[0]

@@ -1,0 +1,109 @@
+"""Pairs of pictures in two folders: found by stem, grouped into scenes, split by scene."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from enhancekit.errors import DataError
+
+__all__ = ["Pair", "find_pairs", "is_held_out", "pictures_in"]
+
+SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An input, its reference, and the scene both show."""
+
+    name: str
+    """Stem of the files."""
+    input: Path
+    """The picture to enhance."""
+    target: Path
+    """What it should become."""
+    scene: str
+    """Pairs of one scene never stand on both sides of a split."""
+
+
+def pictures_in(folder: Path) -> dict[str, Path]:
+    """Return the pictures of a folder by stem, in natural order.
+
+    Raises
+    ------
+    DataError
+        If the folder is missing or empty, or two files share a stem.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder")
+    found: dict[str, Path] = {}
+    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES]
+    for path in sorted(files, key=lambda p: _natural(p.name)):
+        if path.stem in found:
+            raise DataError(
+                f"{folder} has both {found[path.stem].name} and {path.name}; pictures are "
+                "paired by stem, so rename one"
+            )
+        found[path.stem] = path
+    if not found:
+        raise DataError(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def find_pairs(inputs: Path, targets: Path, scene: str = "") -> list[Pair]:
+    """Pair two folders by file stem.
+
+    Parameters
+    ----------
+    inputs, targets : Path
+        The folders.
+    scene : str
+        Regular expression on the stem whose first group names the scene. Without it, the scene
+        is the content of the reference file.
+
+    Raises
+    ------
+    DataError
+        If a folder is missing, a picture has no partner, or the expression does not match.
+    """
+    lows, highs = pictures_in(inputs), pictures_in(targets)
+    for alone, other in ((lows.keys() - highs.keys(), targets), (highs.keys() - lows.keys(), inputs)):
+        if alone:
+            shown = ", ".join(sorted(alone, key=_natural)[:5])
+            raise DataError(
+                f"{len(alone)} pictures have no partner of the same stem in {other}: {shown}"
+                + (" ..." if len(alone) > 5 else "")
+            )
+    return [Pair(s, lows[s], highs[s], _scene(s, highs[s], scene)) for s in lows]
+
+
+def is_held_out(scene: str, share: float) -> bool:
+    """Tell whether a scene belongs to the held-out share; the same on every machine.
+
+    Examples
+    --------
+    >>> is_held_out("a", 0.0)
+    False
+    """
+    number = int.from_bytes(hashlib.sha256(scene.encode()).digest()[:8], "big")
+    return number < share * 2**64
+
+
+def _scene(stem: str, target: Path, pattern: str) -> str:
+    if not pattern:
+        return hashlib.sha256(target.read_bytes()).hexdigest()
+    try:
+        match = re.search(pattern, stem)
+        name = match[1] if match else None
+    except (re.error, IndexError) as error:
+        raise DataError(f"the scene pattern {pattern!r} needs one group: {error}") from error
+    if name is None:
+        raise DataError(f"the scene pattern {pattern!r} does not match {stem!r}")
+    return name
+
+
+def _natural(name: str) -> Iterable[tuple[int, str]]:
+    return [(int(t), "") if t.isdigit() else (-1, t) for t in re.split(r"(\d+)", name)]

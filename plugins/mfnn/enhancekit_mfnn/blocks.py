@@ -1,0 +1,300 @@
+"""The blocks of MFNN: encoder, SCR, GLSC, decoder, reconstruction, and the exposure context.
+
+Every block carries ``halo``: how many pixels of its own scale an output pixel looks beyond its
+place. The network adds them up to tell the pipeline how far tiles must overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+__all__ = ["GLSC", "SCR", "Exposure", "HSCDecoder", "HSCEncoder", "Reconstruct"]
+
+
+class HSCEncoder(nn.Module):
+    """Hierarchical spatio-contextual encoder: a 3x3 then a 5x5 convolution, nothing between.
+
+    Parameters
+    ----------
+    in_channels, width : int
+        Channels in and out.
+
+    Examples
+    --------
+    >>> HSCEncoder(3, 16)(torch.zeros(1, 3, 8, 8)).shape
+    torch.Size([1, 16, 8, 8])
+    """
+
+    halo = 3
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 5, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, width, H, W)."""
+        return self.conv2(self.conv1(x))  # type: ignore[no-any-return]
+
+
+class SCR(nn.Module):
+    """Skip-connection residual block: ``y = conv2(relu(cat(x, conv1(x))))``, plus x if residual.
+
+    Parameters
+    ----------
+    channels : int
+        Channels in and out.
+    residual : bool
+        Add the input, as the report's text says ("residual learning"); its printed code does not.
+
+    Examples
+    --------
+    >>> SCR(4)(torch.zeros(1, 4, 8, 8)).shape
+    torch.Size([1, 4, 8, 8])
+    """
+
+    halo = 2
+
+    def __init__(self, channels: int, residual: bool = True) -> None:
+        super().__init__()
+        self.residual = residual
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(2 * channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, channels, H, W) to the same shape."""
+        y = self.conv2(torch.cat((x, self.conv1(x)), dim=1).relu_())
+        return x + y if self.residual else y
+
+
+class GLSC(nn.Module):
+    """Global-local spatio-contextual block: residual blocks in series, then a 1x1 convolution.
+
+    Parameters
+    ----------
+    channels, out_channels : int
+        Channels in and out.
+    count : int
+        How many residual blocks.
+    residual_block : callable
+        ``residual_block(channels)`` builds one.
+    share_weights : bool
+        One block applied `count` times, as the report's code does, instead of `count` blocks.
+    checkpointing : bool
+        Recompute each block in the backward pass: less memory, a third more time in training.
+
+    Examples
+    --------
+    >>> GLSC(4, 8, count=2, residual_block=SCR)(torch.zeros(1, 4, 8, 8)).shape
+    torch.Size([1, 8, 8, 8])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        count: int,
+        residual_block: Callable[[int], nn.Module],
+        share_weights: bool = False,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.count = count
+        self.checkpointing = checkpointing
+        made = 1 if share_weights else count
+        self.blocks = nn.ModuleList(residual_block(channels) for _ in range(made))
+        self.project = nn.Conv2d(channels, out_channels, 1)
+        halos = [getattr(block, "halo", None) for block in self.blocks]
+        self.halo = None if None in halos else sum(h for h in halos if h) * (count // made)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, channels, H, W) to (N, out_channels, H, W)."""
+        for i in range(self.count):
+            block = self.blocks[i % len(self.blocks)]
+            if self.checkpointing and self.training:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return self.project(x)  # type: ignore[no-any-return]
+
+
+class HSCDecoder(nn.Module):
+    """Hierarchical spatio-contextual decoder: one 5x5 convolution.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels in and out.
+
+    Examples
+    --------
+    >>> HSCDecoder(8, 4)(torch.zeros(1, 8, 6, 6)).shape
+    torch.Size([1, 4, 6, 6])
+    """
+
+    halo = 2
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 5, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H, W)."""
+        return self.conv(x)  # type: ignore[no-any-return]
+
+
+class Reconstruct(nn.Module):
+    """From features to a picture, with the report's long skip from its own input.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels in; ``3 * width`` in MFNN.
+    width : int
+        The network's base width.
+    norm : bool
+        Batch norm after the first, second and fourth convolution (declared in the report).
+    dropout : float
+        Probability of dropping whole feature maps there (0.5 in the report).
+    output : {"sigmoid", "residual"}
+        ``"sigmoid"``: the picture itself, as the report has it. ``"residual"``: what is to be
+        added to the network's input picture.
+
+    Examples
+    --------
+    >>> Reconstruct(12, 4)(torch.zeros(1, 12, 6, 6)).shape
+    torch.Size([1, 3, 6, 6])
+    """
+
+    halo = 4
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        norm: bool = False,
+        dropout: float = 0.0,
+        output: str = "sigmoid",
+    ) -> None:
+        super().__init__()
+        if output not in ("sigmoid", "residual"):
+            raise ValueError(f"output is 'sigmoid' or 'residual', not {output!r}")
+        self.output = output
+
+        def tail(channels: int) -> nn.Sequential:
+            layers: list[nn.Module] = [nn.BatchNorm2d(channels)] if norm else []
+            layers.append(nn.ReLU(inplace=True))
+            if dropout:
+                layers.append(nn.Dropout2d(dropout))
+            return nn.Sequential(*layers)
+
+        self.conv1 = nn.Conv2d(in_channels, 2 * width, 3, padding=1)
+        self.tail1 = tail(2 * width)
+        self.conv2 = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.tail2 = tail(width)
+        self.conv3 = nn.Conv2d(width + in_channels, width, 3, padding=1)
+        self.conv4 = nn.Conv2d(width, width // 2, 3, padding=1)
+        self.tail4 = tail(width // 2)
+        self.final = nn.Conv2d(width // 2, 3, 1)
+        if output == "residual":
+            nn.init.zeros_(self.final.weight)
+            nn.init.zeros_(self.final.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, 3, H, W)."""
+        y = self.tail2(self.conv2(self.tail1(self.conv1(x))))
+        y = self.conv3(torch.cat((y, x), dim=1))
+        y = self.final(self.tail4(self.conv4(y)))
+        return y.sigmoid() if self.output == "sigmoid" else y  # type: ignore[no-any-return]
+
+
+class Exposure(nn.Module):
+    r"""Exposure as its own, global decision: a tone curve whose mean brightness is chosen first.
+
+    The curve is :math:`f_g(x) = g x / (1 + (g - 1) |x|)`: slope g in the shadows, 1 stays 1. The
+    gain g is solved for so that the mean of the curved picture is the target brightness, which a
+    small network predicts from a thumbnail of the whole picture unless it is given. The network
+    behind then sees the curved picture and log g, which tells it how far noise was amplified.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the predictor's first convolution.
+    dropout : float
+        Dropout of the predictor while training.
+    """
+
+    extra_channels = 1
+    thumbnail = 48
+    max_log_gain = 6.0
+
+    def __init__(self, width: int = 24, dropout: float = 0.3) -> None:
+        super().__init__()
+        channels = (4, width, 2 * width, 2 * width, 4 * width)
+        layers: list[nn.Module] = []
+        for below, above in zip(channels, channels[1:], strict=False):
+            layers += [nn.Conv2d(below, above, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(8 * width, 64),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(64, 1),
+        )
+
+    def summarise(self, whole: Tensor) -> Tensor:
+        """Average a whole picture (N, 3, H, W) down to (N, 3, 48, 48), in 32 bits."""
+        return F.adaptive_avg_pool2d(whole.float(), self.thumbnail)
+
+    def solve(self, thumbnail: Tensor, brightness: Tensor) -> Tensor:
+        """Find log g, shape (N, 1, 1, 1), giving the mean `brightness`, shape (N,)."""
+        low = torch.full((len(thumbnail), 1, 1, 1), -3.0, device=thumbnail.device)
+        high = torch.full_like(low, self.max_log_gain)
+        target = brightness.float().view(-1, 1, 1, 1)
+        for _ in range(24):  # bisection down to a millionth
+            middle = (low + high) / 2
+            mean = self.curve(thumbnail, middle).mean(dim=(1, 2, 3), keepdim=True)
+            low = torch.where(mean < target, middle, low)
+            high = torch.where(mean < target, high, middle)
+        return (low + high) / 2
+
+    def predict(self, thumbnail: Tensor) -> Tensor:
+        """Predict the brightness, shape (N,), a good picture of the scene would have."""
+        grey = torch.full((len(thumbnail),), 0.45, device=thumbnail.device)
+        log_gain = self.solve(thumbnail, grey)
+        picture = (self.curve(thumbnail, log_gain) - 0.45) * 3
+        level = (log_gain - 3).expand(-1, 1, *thumbnail.shape[2:])
+        features = self.features(torch.cat((picture, level), dim=1))
+        pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
+        return (0.45 + 0.2 * self.head(pooled)[:, 0]).clamp(0.05, 0.95)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Compare the predicted brightness with that of the references, N thumbnails.
+
+        The inputs are made darker or brighter, and tinted a little, at random: what the scene is
+        decides how bright it should be, not how far it was underexposed.
+        """
+        thumbnail = self.summarise(inputs)
+        gain = torch.exp(torch.randn(len(inputs), 1, 1, 1, device=inputs.device) * 0.5)
+        gain = gain.minimum(1 / thumbnail.amax(dim=(1, 2, 3), keepdim=True).clamp(min=0.02))
+        tint = torch.exp(torch.randn(len(inputs), 3, 1, 1, device=inputs.device) * 0.05)
+        predicted = self.predict((thumbnail * gain * tint).clamp(0, 1))
+        return F.smooth_l1_loss(predicted, targets.float().mean(dim=(1, 2, 3)), beta=0.03)
+
+    @staticmethod
+    def curve(x: Tensor, log_gain: Tensor) -> Tensor:
+        """Apply the tone curve; odd around 0, so that noise below 0 stays harmless."""
+        gain = log_gain.exp()
+        return gain * x / (1 + (gain - 1) * x.abs())
+
+    def forward(self, x: Tensor, log_gain: Tensor) -> Tensor:
+        """Give the curved picture and the level map, (N, 4, H, W), in 32 bits."""
+        x = x.float()
+        level = (log_gain / 3 - 1).expand(-1, 1, *x.shape[2:])
+        return torch.cat((self.curve(x, log_gain), level), dim=1)

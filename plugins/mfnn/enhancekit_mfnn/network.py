@@ -1,0 +1,214 @@
+"""MFNN assembled from block names: encoders at up to three scales, GLSC, decoders, reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from enhancekit.errors import OptionError, PluginError
+from enhancekit.plugins import host
+from enhancekit.specs import SizeRequirements
+
+__all__ = ["MFNN"]
+
+
+def _part(role: str, name: str, *args: Any, **options: Any) -> nn.Module:
+    """Create a registered block after making sure that it has the interface the place needs."""
+    entry = host().blocks.get(name)
+    if entry.spec.role != role:
+        raise OptionError(
+            f"{entry} has the role {entry.spec.role!r}, but MFNN needs {role!r} there; "
+            f"blocks of that role: "
+            + ", ".join(e.qualified_name for e in host().blocks.list() if e.spec.role == role)
+        )
+    module = entry.create(*args, **options)
+    if not isinstance(module, nn.Module):
+        raise PluginError(f"{entry} made a {type(module).__name__} instead of a torch.nn.Module")
+    return module
+
+
+def _shrink(picture: Tensor, scale: int) -> Tensor:
+    return F.interpolate(picture, scale_factor=1 / scale, mode="bilinear", antialias=True)
+
+
+def _half(features: Tensor) -> Tensor:
+    # the antialiased kernel has no 16-bit form; the mean of four is as smooth and much faster
+    return F.avg_pool2d(features, 2)
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear")
+
+
+class MFNN(nn.Module):
+    """Multi-scale feature network.
+
+    Parameters
+    ----------
+    width : int
+        Base width w; decoder features are 2w wide. Even.
+    counts : sequence of int
+        Residual blocks at each scale, largest scale first; its length (1 to 3) is the number of
+        scales.
+    block, trunk, encoder, decoder, head : str
+        Registered block names for the roles ``"residual"``, ``"trunk"``, ``"encoder"``,
+        ``"decoder"`` and ``"head"``.
+    block_options : mapping, optional
+        Options for `block`.
+    share_weights : bool
+        One residual block per scale, applied several times.
+    context : str
+        Registered block of role ``"context"``, or empty for a purely local network.
+    norm, dropout, output
+        Handed to `head`; see `enhancekit_mfnn.blocks.Reconstruct`.
+    checkpointing : bool
+        Recompute residual blocks in the backward pass to save memory.
+
+    Notes
+    -----
+    The reading of the student's report that defines it, with w the base width: e_k are the
+    encoders' features of the picture at scale 1/2**k; m1 = e1, m2 = cat(e2, down(m1)),
+    m3 = cat(e3, down(m2)); g_k = trunk(m_k); d2 = decoder(cat(g2, up(g3))),
+    d1 = decoder(cat(g1, up(d2))); the picture is head(cat(d1, e1)).
+
+    Examples
+    --------
+    >>> net = MFNN(width=4, counts=(1, 1), output="sigmoid").eval()
+    >>> net(torch.zeros(1, 3, 8, 12)).shape
+    torch.Size([1, 3, 8, 12])
+    """
+
+    def __init__(
+        self,
+        width: int = 16,
+        counts: Sequence[int] = (2, 4, 10),
+        *,
+        block: str = "mfnn:scr",
+        block_options: dict[str, Any] | None = None,
+        trunk: str = "mfnn:glsc",
+        encoder: str = "mfnn:hsc_encoder",
+        decoder: str = "mfnn:hsc_decoder",
+        head: str = "mfnn:reconstruct",
+        context: str = "",
+        share_weights: bool = False,
+        norm: bool = False,
+        dropout: float = 0.0,
+        output: str = "residual",
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if width < 2 or width % 2:
+            raise OptionError(f"width must be an even number of at least 2, not {width}")
+        if not 1 <= len(counts) <= 3 or min(counts) < 0:
+            raise OptionError(f"counts needs 1 to 3 numbers of at least 0, not {tuple(counts)}")
+        self.scales = len(counts)
+        self.output = output
+        self.exposure = _part("context", context) if context else None
+        channels = 3 + int(getattr(self.exposure, "extra_channels", 0))
+        residual = partial(_part, "residual", block, **(block_options or {}))
+        levels = range(self.scales)
+        self.encoders = nn.ModuleList(_part("encoder", encoder, channels, width) for _ in levels)
+        self.trunks = nn.ModuleList(
+            _part(
+                "trunk",
+                trunk,
+                width * (k + 1),
+                2 * width,
+                count=counts[k],
+                residual_block=residual,
+                share_weights=share_weights,
+                checkpointing=checkpointing,
+            )
+            for k in levels
+        )
+        self.decoders = nn.ModuleList(
+            _part("decoder", decoder, (2 if k == self.scales - 1 else 4) * width, 2 * width)
+            for k in range(max(1, self.scales - 1))
+        )
+        self.head = _part(
+            "head", head, 3 * width, width, norm=norm, dropout=dropout, output=output
+        )
+        self.size_requirements = SizeRequirements(
+            multiple_of=2 ** (self.scales - 1), minimum=2 ** (self.scales - 1), halo=self._halo()
+        )
+
+    def context(self, whole: Tensor, exposure: Tensor | None = None) -> Tensor | None:
+        """Decide what depends on the whole picture, (N, 3, H, W): the exposure, if there is one.
+
+        Parameters
+        ----------
+        whole : Tensor
+            The whole picture.
+        exposure : Tensor, optional
+            Mean brightness wanted, shape (N,); predicted when not given.
+        """
+        if self.exposure is None:
+            return None
+        thumbnail = self.exposure.summarise(whole)
+        wanted = self.exposure.predict(thumbnail) if exposure is None else exposure
+        found: Tensor = self.exposure.solve(thumbnail, wanted)
+        return found
+
+    def context_for(self, inputs: Tensor, targets: Tensor) -> Tensor | None:
+        """Give the context that makes whole inputs as bright as their references (training)."""
+        return self.context(inputs, targets.mean(dim=(1, 2, 3)))
+
+    def context_loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Tell how far the predicted brightness of whole inputs is off (training)."""
+        if self.exposure is None:
+            return inputs.new_zeros(())
+        loss: Tensor = self.exposure.loss(inputs, targets)
+        return loss
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map (N, 3, H, W) in [0, 1] to the same; height and width multiples of 4 (3 scales).
+
+        Without `context`, `x` is taken to be the whole picture.
+        """
+        if self.exposure is None:
+            seen = x
+        else:
+            seen = self.exposure(x, self.context(x) if context is None else context)
+        pictures = [seen, *(_shrink(seen, 2**k) for k in range(1, self.scales))]
+        encoded = [
+            encode(picture) for encode, picture in zip(self.encoders, pictures, strict=True)
+        ]
+        merged = encoded[0]
+        features = [self.trunks[0](merged)]
+        for k in range(1, self.scales):
+            merged = torch.cat((encoded[k], _half(merged)), dim=1)
+            features.append(self.trunks[k](merged))
+        decoded = features.pop()
+        for decode in reversed(self.decoders):
+            if features:
+                decoded = torch.cat((features.pop(), _double(decoded)), dim=1)
+            decoded = decode(decoded)
+        y: Tensor = self.head(torch.cat((decoded, encoded[0]), dim=1))
+        if self.output == "residual":
+            y = seen[:, :3] + y
+        return y if self.training else y.clamp(0, 1)
+
+    def _halo(self) -> int | None:
+        """Add up how far each block looks, in pixels of the full size, along the longest path."""
+        parts = [*self.encoders, *self.trunks, *self.decoders, self.head]
+        if any(getattr(part, "halo", None) is None for part in parts):
+            return None
+        reach: list[int] = []  # of the merged features at each scale
+        for k, encode in enumerate(self.encoders):
+            own = int(encode.halo) * 2**k  # type: ignore[arg-type]
+            # the shrunken picture looks half a pixel of its scale further; pooling does not
+            path = 2**k // 2 + own
+            reach.append(max(path, reach[-1]) if reach else path)
+        total = 0
+        for k in reversed(range(self.scales)):
+            here = reach[k] + int(self.trunks[k].halo) * 2**k  # type: ignore[arg-type]
+            # doubling looks one pixel of the coarser scale beyond
+            total = max(here, total + 2 ** (k + 1)) if total else here
+            if k < len(self.decoders):
+                total += int(self.decoders[k].halo) * 2**k  # type: ignore[arg-type]
+        return total + int(self.head.halo)  # type: ignore[arg-type]

@@ -1,0 +1,57 @@
+"""The variants of MFNN that can be asked for by name, each a config and perhaps weights."""
+
+from __future__ import annotations
+
+from enhancekit.specs import EnhancerSpec
+
+__all__ = ["VARIANTS"]
+
+_TRAIN = "enhancekit train {} --data-root DATA"
+
+VARIANTS = (
+    EnhancerSpec(
+        name="mfnn",
+        summary="Dark photographs, one CPU is enough (three scales, 16 SCR, width 24)",
+        task="low-light",
+        backbone="mfnn:mfnn",
+        config={"width": 24, "counts": (2, 4, 10), "context": "mfnn:exposure"},
+        train_hint=_TRAIN.format("mfnn:mfnn.toml"),
+    ),
+    EnhancerSpec(
+        name="mfnn-lite",
+        summary="Dark photographs, fast (three scales, 7 SCR, width 16)",
+        task="low-light",
+        backbone="mfnn:mfnn",
+        config={"width": 16, "counts": (1, 2, 4), "context": "mfnn:exposure"},
+        train_hint=_TRAIN.format("mfnn:mfnn-lite.toml"),
+    ),
+    EnhancerSpec(
+        name="mfnn-report",
+        summary="The report's reduced model, literally (two scales, 3 SCR, width 128)",
+        task="low-light",
+        backbone="mfnn:mfnn",
+        config={
+            "width": 128,
+            "counts": (1, 2),
+            "block_options": {"residual": False},
+            "share_weights": True,
+            "dropout": 0.5,
+            "output": "sigmoid",
+        },
+        train_hint=_TRAIN.format("mfnn:mfnn-report.toml"),
+    ),
+    EnhancerSpec(
+        name="mfnn-paper",
+        summary="The network as the report wished it (three scales, 16 SCR, width 128)",
+        task="low-light",
+        backbone="mfnn:mfnn",
+        config={
+            "width": 128,
+            "counts": (2, 4, 10),
+            "norm": True,
+            "dropout": 0.5,
+            "output": "sigmoid",
+        },
+        train_hint=_TRAIN.format("mfnn:mfnn-paper.toml"),
+    ),
+)
