@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import traceback
 import warnings
@@ -122,7 +123,8 @@ class Host:
         return collect, failures
 
     def _names(self, variable: str) -> set[str]:
-        return {n.strip() for n in self._environ.get(variable, "").split(",") if n.strip()}
+        given = self._environ.get(variable, "").split(",")
+        return {_canonical(name.strip()) for name in given if name.strip()}
 
     def _discover(self) -> list[PluginStatus]:
         manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -136,9 +138,11 @@ class Host:
         for point in _unique(found):
             distro = point.distro
             provider = Provider(
-                point.name, *((distro.name, distro.version) if distro else ("unknown", "0"))
+                point.name,
+                _canonical(distro.name) if distro else "unknown",
+                distro.version if distro else "0",
             )
-            names = {provider.plugin, provider.distribution}
+            names = {_canonical(provider.plugin), provider.distribution}
             seen |= names
             is_builtin = point.name == BUILTIN and distro and distro.name == "enhancekit"
             if not is_builtin and ((allowed and not names & allowed) or names & disabled):
@@ -187,6 +191,11 @@ class Host:
                 PluginWarning,
                 stacklevel=2,
             )
+
+
+def _canonical(name: str) -> str:
+    """Normalise a distribution's name as packaging tools do."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _unique(points: Iterable[Any]) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from enhancekit.errors import AmbiguousNameError, EnhanceKitError, PluginError, UnknownNameError
 from enhancekit.specs import LossSpec, Spec, load_target
 
-__all__ = ["Entry", "LossRegistry", "Provider", "Registry"]
+__all__ = ["Entry", "LossRegistry", "Provider", "Registry", "blame"]
 
 S = TypeVar("S", bound=Spec)
 
@@ -69,7 +69,7 @@ class Entry(Generic[S]):
         """
         target = self.target()
         try:
-            return target(*args, **options)
+            made = target(*args, **options)
         except EnhanceKitError:
             raise
         except Exception as error:  # a plugin's code may raise anything
@@ -77,6 +77,31 @@ class Entry(Generic[S]):
                 f"{self} failed while being created with {_call(args, options)}: "
                 f"{type(error).__name__}: {error}"
             ) from error
+        if hasattr(made, "__dict__") and not isinstance(made, type):
+            made.enhancekit_origin = str(self)
+        return made
+
+
+def blame(error: BaseException) -> str:
+    """Say which registered thing an exception came out of: the innermost one on its way.
+
+    Parameters
+    ----------
+    error : BaseException
+        With its traceback.
+
+    Returns
+    -------
+    str
+        E.g. ``"block acme:fast (acme-blocks 1.0)"``, or ``""`` if there was none.
+    """
+    origin = ""
+    traceback = error.__traceback__
+    while traceback is not None:
+        found = getattr(traceback.tb_frame.f_locals.get("self"), "enhancekit_origin", None)
+        origin = found if isinstance(found, str) else origin
+        traceback = traceback.tb_next
+    return origin
 
 
 def _call(args: tuple[Any, ...], options: dict[str, Any]) -> str:

@@ -220,6 +220,11 @@ class EnhancerSpec(Spec):
     """Options of the backbone (or of the target)."""
     weights: WeightsSpec | None = None
     """Trained weights, if the plugin ships any."""
+    controls: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """What ``enhance`` can be told for each picture, with the range of each, e.g.
+    ``{"exposure": (0.05, 0.95)}``; handed to the network's ``context`` by name."""
+    default: bool = False
+    """Offer it where the user names no enhancer on the command line."""
     train_hint: str = ""
     """What to type to train it, repeated where weights are missing."""
 
@@ -228,3 +233,4 @@ class EnhancerSpec(Spec):
         if bool(self.target) == bool(self.backbone):
             raise SpecError(f"enhancer {self.name!r} needs either a target or a backbone")
         object.__setattr__(self, "config", _frozen(self.config))
+        object.__setattr__(self, "controls", _frozen(self.controls))

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from enhancekit.errors import OptionError
+from enhancekit.errors import DeviceError, EnhanceKitError, OptionError, PluginError
 from enhancekit.inference.tiling import run_tiled, tile_size
+from enhancekit.registry import blame
 from enhancekit.specs import SizeRequirements
 
-__all__ = ["HasContext", "apply_network"]
+__all__ = ["apply_network", "blaming"]
 
 
-class HasContext(Protocol):
-    """What a backbone declared with ``global_context`` offers."""
-
-    def context(self, whole: Tensor, **controls: Tensor) -> Any:
-        """Compute once from the whole picture what every tile is to be given."""
+@contextmanager
+def blaming(x: Tensor) -> Iterator[None]:
+    """Turn whatever a network raises into a `PluginError` that names the block it came from."""
+    try:
+        yield
+    except EnhanceKitError:
+        raise
+    except Exception as error:  # a plugin's forward may raise anything
+        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+            raise DeviceError(
+                f"out of memory at {x.shape[3]}x{x.shape[2]} pixels on {x.device}; pass a smaller "
+                "tile, e.g. tile=256"
+            ) from error
+        raise PluginError(
+            f"{blame(error) or 'the network'} failed on an input of shape {tuple(x.shape)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def apply_network(
@@ -64,11 +77,13 @@ def apply_network(
     ):
         arguments = []
         if global_context:
-            arguments.append(module.context(x.to(device), **given))  # type: ignore[operator]
+            with blaming(x):
+                arguments.append(module.context(x.to(device), **given))  # type: ignore[operator]
 
         def network(part: Tensor) -> Tensor:
             part = part.to(device).contiguous(memory_format=torch.channels_last)
-            done: Tensor = module(part, *arguments)
+            with blaming(part):
+                done: Tensor = module(part, *arguments)
             return done.to(x.device)
 
         size = tile_size(tile, x.shape[2], x.shape[3], needs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -73,6 +74,7 @@ def build_network(
     hint = entry.spec.train_hint
     if pretrained and weights is None and entry.spec.weights is None:
         raise WeightsError(f"{entry} ships no trained weights.{how_to_get(hint)}")
+    _refuse_unknown(backbone, config)
     module = backbone.create(**config)
     if not isinstance(module, nn.Module):
         raise PluginError(f"{backbone} made a {type(module).__name__}, not a torch.nn.Module")
@@ -92,3 +94,13 @@ def build_network(
             train_hint=hint,
         )
     return module, card
+
+
+def _refuse_unknown(backbone: Entry[BackboneSpec], config: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(backbone.target()).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    if unknown := sorted(set(config) - set(parameters)):
+        raise OptionError(
+            f"{backbone} has no option {', '.join(unknown)}; it has {', '.join(parameters)}"
+        )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from enhancekit._version import __version__
 from enhancekit.builtin.metrics import psnr
 from enhancekit.errors import DataError, NonFiniteError, RecipeError
-from enhancekit.inference.apply import apply_network
+from enhancekit.inference.apply import apply_network, blaming
 from enhancekit.inference.device import choose_device
 from enhancekit.inference.network import build_network, resolve_config
 from enhancekit.plugins import host
@@ -222,7 +222,8 @@ class Trainer:
             wholes = batch.input_whole.to(self.device), batch.target_whole.to(self.device)
             arguments.append(self.module.context_for(*wholes))  # type: ignore[operator]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=run.precision == "bf16"):
-            output = self.module(low, *arguments)
+            with blaming(low):
+                output = self.module(low, *arguments)
         loss: Tensor = self.loss(output, high)
         return loss
 

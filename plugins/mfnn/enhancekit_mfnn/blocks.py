@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from enhancekit.errors import OptionError, PluginError
+
 __all__ = ["GLSC", "SCR", "Exposure", "HSCDecoder", "HSCEncoder", "Reconstruct"]
 
 
@@ -117,9 +119,15 @@ class GLSC(nn.Module):
         for i in range(self.count):
             block = self.blocks[i % len(self.blocks)]
             if self.checkpointing and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
+                y = checkpoint(block, x, use_reentrant=False)
             else:
-                x = block(x)
+                y = block(x)
+            if y.shape != x.shape:
+                raise PluginError(
+                    f"{getattr(block, 'enhancekit_origin', type(block).__name__)} gave the shape "
+                    f"{tuple(y.shape)} for {tuple(x.shape)}; a residual block keeps the shape"
+                )
+            x = y
         return self.project(x)  # type: ignore[no-any-return]
 
 
@@ -183,7 +191,7 @@ class Reconstruct(nn.Module):
     ) -> None:
         super().__init__()
         if output not in ("sigmoid", "residual"):
-            raise ValueError(f"output is 'sigmoid' or 'residual', not {output!r}")
+            raise OptionError(f"output is 'sigmoid' or 'residual', not {output!r}")
         self.output = output
 
         def tail(channels: int) -> nn.Sequential:

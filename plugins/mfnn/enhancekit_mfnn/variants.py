@@ -6,7 +6,8 @@ from enhancekit.specs import EnhancerSpec
 
 __all__ = ["VARIANTS"]
 
-_TRAIN = "enhancekit train {} --data-root DATA"
+_TRAIN = "enhancekit train enhancekit_mfnn:recipes/{}.toml --set data.root=FOLDER"
+_CONTROLS = {"exposure": (0.05, 0.95)}
 
 VARIANTS = (
     EnhancerSpec(
@@ -15,7 +16,9 @@ VARIANTS = (
         task="low-light",
         backbone="mfnn:mfnn",
         config={"width": 24, "counts": (2, 4, 10), "context": "mfnn:exposure"},
-        train_hint=_TRAIN.format("mfnn:mfnn.toml"),
+        controls=_CONTROLS,
+        default=True,
+        train_hint=_TRAIN.format("mfnn"),
     ),
     EnhancerSpec(
         name="mfnn-lite",
@@ -23,7 +26,8 @@ VARIANTS = (
         task="low-light",
         backbone="mfnn:mfnn",
         config={"width": 16, "counts": (1, 2, 4), "context": "mfnn:exposure"},
-        train_hint=_TRAIN.format("mfnn:mfnn-lite.toml"),
+        controls=_CONTROLS,
+        train_hint=_TRAIN.format("mfnn-lite"),
     ),
     EnhancerSpec(
         name="mfnn-report",
@@ -38,7 +42,7 @@ VARIANTS = (
             "dropout": 0.5,
             "output": "sigmoid",
         },
-        train_hint=_TRAIN.format("mfnn:mfnn-report.toml"),
+        train_hint=_TRAIN.format("mfnn-report"),
     ),
     EnhancerSpec(
         name="mfnn-paper",
@@ -52,6 +56,6 @@ VARIANTS = (
             "dropout": 0.5,
             "output": "sigmoid",
         },
-        train_hint=_TRAIN.format("mfnn:mfnn-paper.toml"),
+        train_hint=_TRAIN.format("mfnn-paper"),
     ),
 )

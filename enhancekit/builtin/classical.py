@@ -1,0 +1,107 @@
+"""Classical enhancers: functions of a float32 HxWx3 array, nominally in [0, 1]; scikit-image's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage import exposure
+from skimage.color import rgb2gray
+
+from enhancekit.errors import OptionError
+
+__all__ = ["clahe", "equalize", "gamma", "identity"]
+
+Picture = NDArray[np.float32]
+
+
+def identity(picture: Picture) -> Picture:
+    """Give the picture back.
+
+    Examples
+    --------
+    >>> identity(np.ones((1, 1, 3), np.float32)).max()
+    np.float32(1.0)
+    """
+    return picture
+
+
+def gamma(picture: Picture, gamma: float = 1 / 2.2) -> Picture:
+    """Raise to a power; below 1 brightens. Negative values count as 0.
+
+    Parameters
+    ----------
+    picture : ndarray
+        Float32, shape (H, W, 3).
+    gamma : float
+        The exponent, above 0.
+
+    Raises
+    ------
+    OptionError
+        If `gamma` is not above 0.
+
+    Examples
+    --------
+    >>> float(gamma(np.full((1, 1, 3), 0.25, np.float32), gamma=0.5)[0, 0, 0])
+    0.5
+    """
+    if not gamma > 0:
+        raise OptionError(f"gamma must be above 0, not {gamma}")
+    done: Picture = exposure.adjust_gamma(picture.clip(0), gamma).astype(np.float32)
+    return done
+
+
+def clahe(
+    picture: Picture, clip_limit: float = 0.02, kernel_size: int | None = None
+) -> Picture:
+    """Contrast-limited adaptive histogram equalisation of the luma (Zuiderveld, 1994).
+
+    Values are clipped to [0, 1], where the histogram is defined; hue is kept.
+
+    Parameters
+    ----------
+    picture : ndarray
+        Float32, shape (H, W, 3).
+    clip_limit : float
+        In [0, 1]; more gives more contrast, and more noise.
+    kernel_size : int, optional
+        Side of the contextual regions in pixels; an eighth of the picture by default.
+
+    Raises
+    ------
+    OptionError
+        If `clip_limit` lies outside [0, 1].
+
+    Examples
+    --------
+    >>> clahe(np.zeros((8, 8, 3), np.float32)).shape
+    (8, 8, 3)
+    """
+    if not 0 <= clip_limit <= 1:
+        raise OptionError(f"clip_limit lies in [0, 1], not {clip_limit}")
+    return _on_luma(
+        picture,
+        lambda y: exposure.equalize_adapthist(y, kernel_size=kernel_size, clip_limit=clip_limit),
+    )
+
+
+def equalize(picture: Picture) -> Picture:
+    """Histogram equalisation of the luma; values are clipped to [0, 1], hue is kept.
+
+    Examples
+    --------
+    >>> equalize(np.zeros((8, 8, 3), np.float32)).max()
+    np.float32(0.0)
+    """
+    return _on_luma(picture, exposure.equalize_hist)
+
+
+def _on_luma(picture: Picture, change: Callable[[Picture], Picture]) -> Picture:
+    picture = picture.clip(0, 1)
+    luma = rgb2gray(picture).clip(0, 1)
+    if luma.min() == luma.max():
+        return picture  # a histogram of one value has nothing to spread
+    done: Picture = (picture + (change(luma) - luma)[..., None]).clip(0, 1).astype(np.float32)
+    return done

@@ -1,0 +1,60 @@
+"""The command line: one module a command, errors as one line, exit codes that mean something.
+
+0: done. 1: an error, named in one line. 2: wrong usage. 3: some of several inputs failed.
+130: interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import typer
+
+from enhancekit._version import __version__
+from enhancekit.cli import enhance, evaluate, info, listing, plugins, train
+from enhancekit.errors import EnhanceKitError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="enhancekit",
+    help="Make dark, noisy or small pictures good.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("enhance")(enhance.enhance)
+app.command("list")(listing.list_names)
+app.command("info")(info.info)
+app.command("plugins")(plugins.plugins)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"enhancekit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
+    try:
+        app()
+    except EnhanceKitError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)

@@ -1,0 +1,41 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from enhancekit.errors import OptionError
+
+__all__ = ["Device", "Json", "Options", "Precision", "Tile", "Weights", "tile_value"]
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Tile = Annotated[str, typer.Option(help="auto, none, or the side of the tiles in pixels.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights of your own instead of those shipped.")
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="key=value over the enhancer's config; may be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def tile_value(text: str) -> str | int | None:
+    """Read the value of --tile.
+
+    Examples
+    --------
+    >>> tile_value("512"), tile_value("none"), tile_value("auto")
+    (512, None, 'auto')
+    """
+    if text == "none":
+        return None
+    if text == "auto":
+        return text
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise OptionError(f"--tile is auto, none or a number of pixels, not {text!r}")

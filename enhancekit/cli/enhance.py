@@ -1,0 +1,111 @@
+"""``enhancekit enhance``: pictures in, better pictures out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from enhancekit.cli.choices import Device, Json, Options, Precision, Tile, Weights, tile_value
+from enhancekit.cli.output import print_json, progress, settings
+from enhancekit.errors import EnhanceKitError, ImageError, OptionError
+from enhancekit.plugins import host
+
+__all__ = ["enhance"]
+
+
+def enhance(  # noqa: PLR0917
+    inputs: Annotated[list[Path], typer.Argument(help="Pictures.", metavar="IN...")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A file, or a folder for several pictures.")
+    ],
+    enhancer: Annotated[
+        str, typer.Option("--enhancer", "-e", help="Name from `enhancekit list`.")
+    ] = "",
+    strength: Annotated[float, typer.Option(help="From 0 (as it came) to 1.")] = 1.0,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value the enhancer declares, e.g. exposure=0.5."),
+    ] = None,
+    option: Options = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    tile: Tile = "auto",
+    overwrite: Annotated[
+        Literal["never", "always"], typer.Option(help="What to do where the output exists.")
+    ] = "never",
+    as_json: Json = False,
+) -> None:
+    """Enhance pictures."""
+    from enhancekit.imaging.files import check_output, write
+    from enhancekit.inference.loading import load
+
+    targets = _targets(inputs, output)
+    for target in targets:
+        check_output(target)
+        if overwrite == "never" and target.exists():
+            raise ImageError(f"{target} exists already; pass --overwrite always to replace it")
+    name = enhancer or _default()
+    loaded = load(
+        name,
+        device=device,
+        precision=precision,
+        tile=tile_value(tile),
+        weights=weights,
+        **settings(option or (), "--option"),
+    )
+    controls = settings(control or (), "--control")
+    done: list[dict[str, Any]] = []
+    with progress() as shown:
+        task = shown.add_task(name, total=len(inputs))
+        for source, target in zip(inputs, targets, strict=True):
+            begun = time.perf_counter()
+            report: dict[str, Any] = {"input": str(source), "output": str(target), "error": None}
+            try:
+                picture: Any = loaded.enhance(source, strength=strength, **controls)
+                write(picture, target)
+                report |= {"width": picture.width, "height": picture.height}
+            except EnhanceKitError as error:
+                report |= {"output": None, "error": str(error)}
+                typer.echo(f"error: {error}", err=True)
+            report["seconds"] = round(time.perf_counter() - begun, 3)
+            done.append(report)
+            shown.advance(task)
+    if as_json:
+        print_json({"enhancer": loaded.entry.qualified_name, "pictures": done})
+    else:
+        for report in done:
+            if report["output"]:
+                typer.echo(f"{report['output']}  ({report['seconds']:.1f} s)")
+    failed = sum(report["error"] is not None for report in done)
+    if failed:
+        raise typer.Exit(1 if failed == len(done) else 3)
+
+
+def _default() -> str:
+    offered = [e for e in host().enhancers.list() if e.spec.default]
+    if len(offered) == 1:
+        return offered[0].qualified_name
+    names = ", ".join(e.qualified_name for e in offered) or ", ".join(host().enhancers)
+    raise OptionError(
+        f"{len(offered)} installed plugins offer a default enhancer; "
+        f"name one with --enhancer: {names}"
+    )
+
+
+def _targets(inputs: list[Path], output: Path) -> list[Path]:
+    if len(inputs) == 1 and not output.is_dir():
+        targets = [output]
+    else:
+        if not output.is_dir():
+            raise ImageError(f"{output} is no folder, which several pictures need; make it first")
+        targets = [output / source.name for source in inputs]
+    if len(set(targets)) < len(targets):
+        raise ImageError(f"two of the inputs share a name and would both become one in {output}")
+    for source, target in zip(inputs, targets, strict=True):
+        if source.exists() and target.exists() and source.samefile(target):
+            raise ImageError(f"{source} would overwrite itself; choose another output")
+    return targets

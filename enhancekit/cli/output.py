@@ -1,0 +1,87 @@
+"""What the commands print: tables for people, JSON for machines, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from enhancekit.errors import OptionError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["print_json", "print_table", "progress", "settings"]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, strictly: infinities become text."""
+    typer.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and value - value != 0:  # infinite or not a number
+        return str(value)
+    return value
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """Print a table; narrow terminals wrap its cells."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    Console().print(table)
+
+
+def progress() -> Progress:
+    """Return a progress display on standard error, silent unless that is a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def settings(texts: Iterable[str], option: str) -> dict[str, Any]:
+    """Read ``key=value`` options; values are JSON where they can be, else text.
+
+    Examples
+    --------
+    >>> settings(["width=8", "block=acme:fast"], "--option")
+    {'width': 8, 'block': 'acme:fast'}
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise OptionError(f"{option} takes key=value, not {text!r}")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found

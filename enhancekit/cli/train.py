@@ -1,0 +1,43 @@
+"""``enhancekit train``: run a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from enhancekit.cli.choices import Device
+from enhancekit.cli.output import progress
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A TOML file, or package:path of one that a plugin ships.")
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value over the recipe; may be repeated."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Train a network by a recipe."""
+    from enhancekit.training.loop import Trainer
+    from enhancekit.training.recipe import read_recipe
+
+    trainer = Trainer(read_recipe(recipe, changes or ()), resume=resume, device=device)
+    typer.echo(
+        f"{len(trainer.data)} training pairs ({trainer.data.cached_bytes / 1e9:.2f} GB in memory), "
+        + ", ".join(f"{len(p)} held out of {s}" for s, p in trainer.held_out.items())
+    )
+    with progress() as shown:
+        task = shown.add_task("training", total=trainer.recipe.run.steps, completed=trainer.step)
+        for done in trainer.run():
+            terms = ", ".join(f"{k} {v:.4f}" for k, v in done.terms.items())
+            shown.update(task, completed=done.step, description=f"loss {done.loss:.4f} ({terms})")
+            if done.psnr:
+                figures = ", ".join(f"{s} {v:.2f} dB" for s, v in done.psnr.items())
+                typer.echo(f"step {done.step}: loss {done.loss:.4f}; held out {figures}")
+    typer.echo(f"weights: {trainer.out / 'best.safetensors'}")

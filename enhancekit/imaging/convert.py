@@ -1,0 +1,215 @@
+"""Any kind of picture to a float tensor, and an enhanced tensor back to that kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from enhancekit.errors import ImageError
+from enhancekit.imaging.files import decode
+
+__all__ = ["Opened", "open_image"]
+
+_RANGES = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+_TORCH_RANGES = {torch.uint8: 255.0, torch.uint16: 65535.0}
+_SUPPORTED = (
+    "supported are a path, bytes, a PIL image, a numpy array (HxW, HxWx1, HxWx3 or HxWx4; uint8, "
+    "uint16 or float) and a torch tensor (CHW or NCHW with 1, 3 or 4 channels; uint8, uint16 or "
+    "float)"
+)
+
+Pixels = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A picture as the pipeline sees it, and the way back."""
+
+    tensor: Tensor
+    """RGB, shape (N, 3, H, W), float32, nominally in [0, 1]."""
+    close: Callable[[Tensor], Any]
+    """Turns an enhanced tensor of the same shape into the caller's kind, dtype and layout."""
+    copy: Callable[[], Any]
+    """Gives the picture as it came, in an object of its own."""
+
+
+def open_image(image: Any) -> Opened:
+    """Take a picture of any supported kind apart.
+
+    Parameters
+    ----------
+    image : path-like, bytes, PIL.Image.Image, numpy.ndarray or torch.Tensor
+        Floats are nominally in [0, 1].
+
+    Returns
+    -------
+    Opened
+        The pixels, and how to give back the same kind: alpha unchanged, grey as grey.
+
+    Raises
+    ------
+    ImageError
+        If the kind, shape, dtype or range is not supported, or a file cannot be read.
+
+    Examples
+    --------
+    >>> opened = open_image(np.full((2, 3), 51, np.uint8))
+    >>> opened.tensor.shape
+    torch.Size([1, 3, 2, 3])
+    >>> opened.close(opened.tensor + 0.2)
+    array([[102, 102, 102],
+           [102, 102, 102]], dtype=uint8)
+    """
+    if isinstance(image, (str, os.PathLike, bytes)):
+        return _open_pil(decode(image))
+    if isinstance(image, Image.Image):
+        return _open_pil(_upright(image))
+    if isinstance(image, np.ndarray):
+        return _open_array(image)
+    if isinstance(image, Tensor):
+        return _open_tensor(image)
+    raise ImageError(f"a {type(image).__name__} is no picture; {_SUPPORTED}")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # a lazily opened file is only decoded here
+        raise ImageError(
+            f"the PIL image cannot be decoded: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _open_pil(image: Image.Image) -> Opened:
+    info = {k: image.info[k] for k in ("icc_profile", "exif", "dpi") if image.info.get(k)}
+    image = _plain_mode(image)
+    opened = _open_array(np.array(image))
+    mode, kind = image.mode, image.format
+
+    def wrap(pixels: Pixels) -> Image.Image:
+        result = Image.fromarray(pixels)
+        if result.mode != mode:
+            raise ImageError(f"internal: mode {result.mode} came out for {mode}")
+        result.info.update(info)
+        result.format = kind
+        return result
+
+    return Opened(opened.tensor, lambda t: wrap(opened.close(t)), lambda: wrap(opened.copy()))
+
+
+def _plain_mode(image: Image.Image) -> Image.Image:
+    """Turn palettes, bilevel and colour-key transparency into plain channels; refuse the rest."""
+    mode, keyed = image.mode, "transparency" in image.info
+    if mode in ("P", "PA"):
+        return image.convert("RGBA" if keyed or mode == "PA" else "RGB")
+    if mode == "1":
+        return image.convert("L")
+    if keyed and mode in ("L", "RGB"):
+        # the key is a pixel value, which enhancement changes, so it becomes alpha
+        return image.convert("LA" if mode == "L" else "RGBA")
+    if mode.startswith("I;16") and not keyed:
+        pixels = np.asarray(image).astype(np.uint16)
+        plain = Image.fromarray(pixels)
+        plain.format = image.format
+        return plain
+    if mode in ("L", "LA", "RGB", "RGBA", "F"):
+        return image
+    raise ImageError(
+        f"PIL mode {mode}{' with a transparent colour' if keyed else ''} is not supported yet; "
+        "convert it first, e.g. image.convert('RGB')"
+    )
+
+
+def _open_array(array: Pixels) -> Opened:
+    dtype, shape = array.dtype, array.shape
+    two_channels = len(shape) == 3 and shape[2] == 2  # grey and alpha, from PIL only
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 2, 3, 4)):
+        hint = "; channels come last in numpy" if len(shape) == 3 and shape[0] in (1, 3, 4) else ""
+        raise ImageError(f"a numpy array of shape {shape} is no picture{hint}; {_SUPPORTED}")
+    if 0 in shape:
+        raise ImageError(f"a numpy array of shape {shape} has no pixels")
+    native = dtype.newbyteorder("=")
+    if native not in _RANGES and dtype.kind != "f":
+        raise ImageError(f"a numpy array of {dtype} is not supported; {_SUPPORTED}")
+    kept = array.copy()
+    planes = kept.reshape(*shape[:2], -1)
+    alpha = planes[..., -1:] if planes.shape[2] in (2, 4) else None
+    colour = planes if alpha is None else planes[..., :-1]
+    full = _RANGES.get(native)
+    pixels = torch.from_numpy(colour.astype(np.float32)).permute(2, 0, 1)[None]
+    tensor = _rgb(pixels, full)
+
+    def close(enhanced: Tensor) -> Pixels:
+        done = _quantised(_channels(enhanced, colour.shape[2]), full)
+        back: Pixels = done[0].permute(1, 2, 0).contiguous().cpu().numpy().astype(dtype)
+        if alpha is not None:
+            back = np.concatenate((back, alpha), axis=2)
+        return back if two_channels else back.reshape(shape)
+
+    return Opened(tensor, close, kept.copy)
+
+
+def _open_tensor(given: Tensor) -> Opened:
+    shape = tuple(given.shape)
+    if len(shape) not in (3, 4) or shape[-3] not in (1, 3, 4):
+        hint = "; channels come first in torch" if shape[-1:] in ((1,), (3,), (4,)) else ""
+        raise ImageError(f"a tensor of shape {shape} is no picture{hint}; {_SUPPORTED}")
+    if 0 in shape:
+        raise ImageError(f"a tensor of shape {shape} has no pixels")
+    if given.dtype not in _TORCH_RANGES and not given.is_floating_point():
+        raise ImageError(f"a tensor of {given.dtype} is not supported; {_SUPPORTED}")
+    kept = given.detach().clone()
+    planes = kept if kept.ndim == 4 else kept[None]
+    colour, alpha = (planes[:, :3], planes[:, 3:]) if planes.shape[1] == 4 else (planes, None)
+    full = _TORCH_RANGES.get(given.dtype)
+    tensor = _rgb(colour.to(torch.float32), full)
+
+    def close(enhanced: Tensor) -> Tensor:
+        done = _quantised(_channels(enhanced, colour.shape[1]), full)
+        back = done.to(device=given.device, dtype=given.dtype)
+        if alpha is not None:
+            back = torch.cat((back, alpha), dim=1)
+        return back.reshape(shape).contiguous()
+
+    return Opened(tensor, close, kept.clone)
+
+
+def _rgb(pixels: Tensor, full: float | None) -> Tensor:
+    """Scale to [0, 1], check floats, and repeat grey to three channels."""
+    if full is None:
+        _check_range(pixels)
+    else:
+        pixels = pixels / full
+    return pixels.expand(-1, 3, -1, -1).contiguous()
+
+
+def _check_range(pixels: Tensor) -> None:
+    low, high = float(pixels.amin()), float(pixels.amax())
+    if not torch.isfinite(pixels).all():
+        raise ImageError("the picture holds NaN or infinity; replace those values first")
+    if low < -1 or high > 2:
+        raise ImageError(
+            f"float pixels are nominally in [0, 1], but these range from {low:g} to {high:g}; "
+            "it looks like 0..255 or 0..65535, so divide by that, or pass uint8 or uint16"
+        )
+
+
+def _channels(enhanced: Tensor, count: int) -> Tensor:
+    if count == 3:
+        return enhanced
+    red, green, blue = enhanced.split(1, dim=1)
+    # BT.601 luma, written so that equal channels give exactly their value
+    return red + 0.587 * (green - red) + 0.114 * (blue - red)
+
+
+def _quantised(x: Tensor, full: float | None) -> Tensor:
+    """Round to whole steps where the caller's pixels are whole numbers."""
+    return x if full is None else (x.clamp(0, 1) * full).round()

@@ -1,0 +1,151 @@
+"""`Enhancer`: a loaded enhancer, applied to pictures of any kind through one pipeline."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from enhancekit.errors import NonFiniteError, OptionError
+from enhancekit.imaging.convert import open_image
+from enhancekit.registry import Entry
+from enhancekit.specs import EnhancerSpec
+from enhancekit.weights import Card
+
+__all__ = ["Enhancer", "Run"]
+
+logger = logging.getLogger(__name__)
+
+Image = TypeVar("Image")
+Run = Callable[[Tensor, torch.dtype, Mapping[str, float]], Tensor]
+"""Enhances a float tensor (N, 3, H, W) at a precision, with controls."""
+
+
+class Enhancer:
+    """An enhancer ready for use; made by `enhancekit.load`.
+
+    Attributes
+    ----------
+    entry : Entry
+        Its description and the plugin it came from.
+    card : Card or None
+        Model card of its weights; ``None`` for a function or an untrained network.
+    module : torch.nn.Module or None
+        The network, if it has one.
+    device : torch.device
+        Where it computes.
+    precision : torch.dtype
+        Precision of the convolutions.
+    precision_reason : str
+        Why that one.
+
+    Examples
+    --------
+    >>> import enhancekit, numpy as np
+    >>> enhancer = enhancekit.load("gamma", gamma=0.5)
+    >>> enhancer.enhance(np.full((1, 2), 0.25, np.float32))
+    array([[0.5, 0.5]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        entry: Entry[EnhancerSpec],
+        run: Run,
+        *,
+        card: Card | None = None,
+        module: torch.nn.Module | None = None,
+        device: torch.device,
+        precision: torch.dtype = torch.float32,
+        precision_reason: str = "a function of 32-bit pixels",
+    ) -> None:
+        self.entry = entry
+        self.card = card
+        self.module = module
+        self.device = device
+        self.precision = precision
+        self.precision_reason = precision_reason
+        self._run = run
+
+    def enhance(self, image: Image, *, strength: float = 1.0, **controls: float) -> Image:
+        """Enhance a picture.
+
+        Parameters
+        ----------
+        image : path-like, bytes, PIL.Image.Image, numpy.ndarray or torch.Tensor
+            numpy: HxW, HxWx1, HxWx3 or HxWx4; torch: CHW or NCHW with 1, 3 or 4 channels; uint8,
+            uint16, or float nominally in [0, 1]. A PIL image or file with an EXIF orientation is
+            turned upright. Never changed.
+        strength : float
+            From 0, the picture as it came, to 1, the full effect.
+        **controls : float
+            What the enhancer declares, e.g. ``exposure`` (mean brightness wanted, in [0, 1]).
+
+        Returns
+        -------
+        same kind as `image`
+            Same dtype, size and layout; alpha unchanged; grey stays grey. A path or bytes gives
+            a PIL image.
+
+        Raises
+        ------
+        ImageError
+            If the picture cannot be read or is of an unsupported kind.
+        OptionError
+            If `strength` or a control is out of range, or a control is unknown.
+        NonFiniteError
+            If the result is not finite, also when computed in 32 bits.
+        PluginError
+            If a plugin's code fails; names the block and the plugin.
+        """
+        if not 0 <= strength <= 1:
+            raise OptionError(f"strength lies between 0 (as it came) and 1, not {strength}")
+        self._check_controls(controls)
+        opened = open_image(image)
+        if strength == 0:
+            return opened.copy()  # type: ignore[no-any-return]
+        result = self.run(opened.tensor, **controls)
+        if strength < 1:
+            result = opened.tensor.lerp(result, strength)
+        return opened.close(result)  # type: ignore[no-any-return]
+
+    def run(self, pictures: Tensor, **controls: float) -> Tensor:
+        """Enhance float pictures of shape (N, 3, H, W); the pipeline without its two ends.
+
+        Raises
+        ------
+        NonFiniteError
+            If the result is not finite, also when computed in 32 bits.
+        """
+        result = self._run(pictures, self.precision, controls)
+        if not torch.isfinite(result).all() and self.precision != torch.float32:
+            logger.warning(
+                "%s gave non-finite pixels in %s; computing again in 32 bits",
+                self.entry.qualified_name,
+                self.precision,
+            )
+            result = self._run(pictures, torch.float32, controls)
+        if not torch.isfinite(result).all():
+            bad = int((~torch.isfinite(result)).sum())
+            raise NonFiniteError(
+                f"{self.entry} gave {bad} values that are NaN or infinite, in 32 bits; its "
+                "weights or one of its blocks are broken"
+            )
+        return result
+
+    def _check_controls(self, controls: Mapping[str, float]) -> None:
+        known = self.entry.spec.controls
+        for name, value in controls.items():
+            if name not in known:
+                raise OptionError(
+                    f"{self.entry} has no control {name!r}; it has "
+                    + (", ".join(sorted(known)) or "none")
+                )
+            low, high = known[name]
+            if not low <= value <= high:
+                raise OptionError(f"{name} lies between {low:g} and {high:g}, not {value}")
+
+    def __repr__(self) -> str:
+        return f"<Enhancer {self.entry.qualified_name} on {self.device} in {self.precision}>"
