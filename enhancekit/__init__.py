@@ -5,8 +5,9 @@ no torch.
 
 Examples
 --------
->>> import enhancekit
->>> enhancekit.load("gamma").enhance([[0.25]], strength=0.0)  # doctest: +SKIP
+>>> import enhancekit, numpy
+>>> enhancekit.load("gamma", gamma=0.5).enhance(numpy.array([[0.25]]))
+array([[0.5]])
 """
 
 from __future__ import annotations

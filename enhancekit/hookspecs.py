@@ -1,4 +1,4 @@
-"""The five hooks of the plugin API: each returns descriptions, has no side effect, needs no torch."""
+"""The five hooks of the plugin API: each gives descriptions, without side effects or torch."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def enhancekit_backbones() -> Iterable[BackboneSpec]:
     ...         config={"width": 16},
     ...     )
     """
+    return ()
 
 
 @hookspec
@@ -45,6 +46,7 @@ def enhancekit_blocks() -> Iterable[BlockSpec]:
     ...         target="acme.blocks:FastBlock",
     ...     )
     """
+    return ()
 
 
 @hookspec
@@ -58,6 +60,7 @@ def enhancekit_losses() -> Iterable[LossSpec]:
     ... def enhancekit_losses():
     ...     yield LossSpec(name="huber", summary="Huber loss", target="torch.nn:HuberLoss")
     """
+    return ()
 
 
 @hookspec
@@ -74,6 +77,7 @@ def enhancekit_metrics() -> Iterable[MetricSpec]:
     ...         higher_is_better=False, protocol="RGB, range [0, 1]",
     ...     )
     """
+    return ()
 
 
 @hookspec
@@ -90,3 +94,4 @@ def enhancekit_enhancers() -> Iterable[EnhancerSpec]:
     ...         target="acme.classical:invert",
     ...     )
     """
+    return ()

@@ -1,4 +1,4 @@
-"""Find plugins by entry point, register them with pluggy, and keep one plugin's failure to itself."""
+"""Find plugins by entry point, register them, and keep one plugin's failure to itself."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import entrypoints
 import pluggy
@@ -28,8 +28,6 @@ DISABLE, ALLOW, STRICT = (
     "ENHANCEKIT_PLUGINS",
     "ENHANCEKIT_STRICT_PLUGINS",
 )
-
-S = TypeVar("S", bound=Spec)
 
 KINDS: Mapping[str, tuple[str, type[Spec]]] = {
     "backbone": ("enhancekit_backbones", BackboneSpec),
@@ -171,10 +169,8 @@ class Host:
             manager.register(plugin, name=provider.plugin)
             manager.check_pending()
             entries = [e for kind in KINDS for e in _entries(manager, plugin, kind, provider)]
-            if not entries:
-                raise PluginError("it registers nothing; does it use @enhancekit.hookimpl?")
-            _refuse_repeated(entries)
-        except Exception as error:  # one bad plugin never stops the others
+            _refuse_nothing_or_repeated(entries)
+        except Exception as error:  # noqa: BLE001  one bad plugin never stops the others
             if plugin is not None and manager.is_registered(plugin):
                 manager.unregister(plugin)
             said = str(error) if isinstance(error, PluginError) else _one_line(error)
@@ -221,10 +217,12 @@ def _entries(
                     f"{hook} gave {spec!r} of type {type(spec).__name__} instead of a "
                     f"{wanted.__name__}"
                 )
-            yield Entry(cast("Spec", spec), provider, kind)
+            yield Entry(spec, provider, kind)
 
 
-def _refuse_repeated(entries: Iterable[Entry[Any]]) -> None:
+def _refuse_nothing_or_repeated(entries: Collection[Entry[Any]]) -> None:
+    if not entries:
+        raise PluginError("it registers nothing; does it use @enhancekit.hookimpl?")
     seen: set[tuple[str, str]] = set()
     for entry in entries:
         for name in (entry.spec.name, *entry.spec.aliases):
@@ -260,5 +258,3 @@ def reset() -> None:
     """Forget every plugin, so that the next query discovers again (after an install, in tests)."""
     global _host
     _host = None
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -142,17 +142,15 @@ class Registry(Generic[S]):
         self._collect = collect
         self._failures = failures
 
-    def list(self) -> list[Entry[S]]:
+    def list(self) -> Sequence[Entry[S]]:
         """Return every entry, ordered by name and plugin."""
         return sorted(self._collect(), key=lambda e: (e.spec.name, e.provider.plugin))
 
-    def names(self) -> list[str]:
+    def names(self) -> Sequence[str]:
         """Return the shortest unambiguous name of every entry."""
         entries = self.list()
         bare = [e.spec.name for e in entries]
-        return [
-            e.spec.name if bare.count(e.spec.name) == 1 else e.qualified_name for e in entries
-        ]
+        return [e.spec.name if bare.count(e.spec.name) == 1 else e.qualified_name for e in entries]
 
     def get(self, name: str) -> Entry[S]:
         """Find an entry by ``name``, alias, or ``plugin:name``.

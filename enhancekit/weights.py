@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors only, with a model card in the header, checked by hash and config."""
+"""Weights on disk: safetensors with a model card in the header, checked by hash and config."""
 
 from __future__ import annotations
 
@@ -67,9 +67,7 @@ def normalised(config: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def save_weights(
-    path: str | os.PathLike[str], state: Mapping[str, Tensor], card: Card
-) -> None:
+def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], card: Card) -> None:
     """Write a state dict with its card, atomically.
 
     Parameters
@@ -108,21 +106,20 @@ def save_weights(
 def _header(path: Path) -> dict[str, Any]:
     """Read the header without touching the tensors, whatever the file claims to be."""
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, _MAX_HEADER):
-                raise ValueError(f"its header claims {length} bytes")
-            header = json.loads(file.read(length))
-        if not isinstance(header, dict):
-            raise TypeError("its header is no table")
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            room = min(path.stat().st_size - 8, _MAX_HEADER)
+            header = json.loads(file.read(length)) if 0 < length <= room else None
     except FileNotFoundError:
         raise WeightsError(f"weights file {path} does not exist") from None
-    except (OSError, ValueError, TypeError, struct.error) as error:
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
+    if not isinstance(header, dict):
         raise WeightsError(
-            f"{path} is not a readable safetensors file ({error}); it may be truncated, or "
-            "weights of another format, which are refused because they can run code"
-        ) from error
+            f"{path} is not a safetensors file; it may be truncated, or of another format, which "
+            "is refused because it can run code"
+        )
     return header
 
 

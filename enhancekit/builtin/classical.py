@@ -53,9 +53,7 @@ def gamma(picture: Picture, gamma: float = 1 / 2.2) -> Picture:
     return done
 
 
-def clahe(
-    picture: Picture, clip_limit: float = 0.02, kernel_size: int | None = None
-) -> Picture:
+def clahe(picture: Picture, clip_limit: float = 0.02, kernel_size: int | None = None) -> Picture:
     """Contrast-limited adaptive histogram equalisation of the luma (Zuiderveld, 1994).
 
     Values are clipped to [0, 1], where the histogram is defined; hue is kept.

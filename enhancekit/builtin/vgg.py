@@ -83,6 +83,8 @@ class VGGLoss(PictureLoss):
         pools = [i for i, layer in enumerate(trunk) if isinstance(layer, nn.MaxPool2d)]
         starts = [0, *pools[:-1]]
         self.stages = nn.ModuleList(trunk[a:b] for a, b in zip(starts, pools, strict=True))
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()

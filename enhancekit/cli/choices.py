@@ -14,9 +14,7 @@ __all__ = ["Device", "Json", "Options", "Precision", "Tile", "Weights", "tile_va
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Tile = Annotated[str, typer.Option(help="auto, none, or the side of the tiles in pixels.")]
-Weights = Annotated[
-    Path | None, typer.Option(help="Weights of your own instead of those shipped.")
-]
+Weights = Annotated[Path | None, typer.Option(help="Weights of your own instead of those shipped.")]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", help="key=value over the enhancer's config; may be repeated."),

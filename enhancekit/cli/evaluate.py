@@ -61,7 +61,12 @@ def evaluate(  # noqa: PLR0917
     print_table(
         ("metric", "mean", "worst", "protocol"),
         [
-            (m, f"{d['mean']:.4f} {d['unit']}", f"{d['worst']:.4f} ({d['worst_picture']})", protocol[m])
+            (
+                m,
+                f"{d['mean']:.4f} {d['unit']}",
+                f"{d['worst']:.4f} ({d['worst_picture']})",
+                protocol[m],
+            )
             for m, d in result["metrics"].items()
         ],
         title=f"{loaded.entry.qualified_name} on {len(pairs)} pairs of {data} ({split})",

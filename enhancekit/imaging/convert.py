@@ -205,7 +205,7 @@ def _check_range(pixels: Tensor) -> None:
 def _channels(enhanced: Tensor, count: int) -> Tensor:
     if count == 3:
         return enhanced
-    red, green, blue = enhanced.split(1, dim=1)
+    red, green, blue = enhanced.chunk(3, dim=1)
     # BT.601 luma, written so that equal channels give exactly their value
     return red + 0.587 * (green - red) + 0.114 * (blue - red)
 

@@ -58,8 +58,9 @@ def _computes_natively(device: torch.device, name: str) -> bool:
         return name == "fp16" or torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "fp16":
         return False
-    abilities = torch.cpu.get_capabilities()
-    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16"))
+    # older versions of torch cannot be asked, and then 32 bits are the safe answer
+    asked: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(asked.get(ability, False) for ability in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def choose_precision(

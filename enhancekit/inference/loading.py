@@ -137,7 +137,7 @@ def _load_function(
             raise PluginError(f"{entry} gave the shape {done.shape} for one of {given.shape}")
         return torch.from_numpy(np.ascontiguousarray(done)).permute(2, 0, 1)
 
-    def run(pictures: Tensor, dtype: torch.dtype, controls: Mapping[str, float]) -> Tensor:
+    def run(pictures: Tensor, _dtype: torch.dtype, _controls: Mapping[str, float]) -> Tensor:
         return torch.stack([one(p) for p in pictures]).to(pictures.device)
 
     return Enhancer(entry, run, device=torch.device("cpu"))

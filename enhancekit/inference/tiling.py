@@ -19,7 +19,9 @@ AUTO_TILE = 1024
 """Side, in pixels without overlap, of the tiles of larger ones."""
 
 
-def tile_size(tile: str | int | None, height: int, width: int, needs: SizeRequirements) -> int | None:
+def tile_size(
+    tile: str | int | None, height: int, width: int, needs: SizeRequirements
+) -> int | None:
     """Decide the side of the tiles, or ``None`` for the whole picture at once.
 
     Raises

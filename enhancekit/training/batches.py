@@ -106,7 +106,7 @@ class Batches:
         )
 
     def thumbnails(self, number: int, size: int) -> tuple[Tensor, Tensor]:
-        """Give thumbnails of `size` pairs, shape (N, 3, 96, 96): randomly cut a little, mirrored."""
+        """Give thumbnails of `size` pairs, (N, 3, 96, 96), randomly cut a little and mirrored."""
         draw = seeded(self.seed, 2, number)
         cut = []
         for i in torch.randint(len(self), (size,), generator=draw).tolist():

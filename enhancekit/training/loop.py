@@ -8,7 +8,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from enhancekit._version import __version__
 from enhancekit.builtin.metrics import psnr
 from enhancekit.errors import DataError, NonFiniteError, RecipeError
+from enhancekit.imaging.files import read_rgb8
 from enhancekit.inference.apply import apply_network, blaming
 from enhancekit.inference.device import choose_device
 from enhancekit.inference.network import build_network, resolve_config
@@ -27,7 +28,6 @@ from enhancekit.training.batches import Batches, seeded
 from enhancekit.training.checkpoint import load_checkpoint, save_checkpoint
 from enhancekit.training.pairs import Pair, find_pairs, is_held_out
 from enhancekit.training.recipe import Data, Optimiser, Recipe
-from enhancekit.imaging.files import read_rgb8
 from enhancekit.weights import Card, save_weights
 
 __all__ = ["Progress", "Trainer", "learning_rate", "split_pairs"]
@@ -195,7 +195,7 @@ class Trainer:
                     f"the loss is {float(loss)} at step {self.step}, batch {number}; lower "
                     "optim.lr, set optim.clip, or use run.precision='fp32'"
                 )
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += float(loss.detach())
         if optim.clip:
             trained = [p for group in self.optimiser.param_groups for p in group["params"]]
@@ -221,9 +221,9 @@ class Trainer:
         if self.backbone.spec.global_context:
             wholes = batch.input_whole.to(self.device), batch.target_whole.to(self.device)
             arguments.append(self.module.context_for(*wholes))  # type: ignore[operator]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=run.precision == "bf16"):
-            with blaming(low):
-                output = self.module(low, *arguments)
+        reduced = run.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced), blaming(low):
+            output = self.module(low, *arguments)
         loss: Tensor = self.loss(output, high)
         return loss
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +69,10 @@ def find_pairs(inputs: Path, targets: Path, scene: str = "") -> list[Pair]:
         If a folder is missing, a picture has no partner, or the expression does not match.
     """
     lows, highs = pictures_in(inputs), pictures_in(targets)
-    for alone, other in ((lows.keys() - highs.keys(), targets), (highs.keys() - lows.keys(), inputs)):
+    for alone, other in (
+        (lows.keys() - highs.keys(), targets),
+        (highs.keys() - lows.keys(), inputs),
+    ):
         if alone:
             shown = ", ".join(sorted(alone, key=_natural)[:5])
             raise DataError(
@@ -105,5 +107,5 @@ def _scene(stem: str, target: Path, pattern: str) -> str:
     return name
 
 
-def _natural(name: str) -> Iterable[tuple[int, str]]:
+def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(t), "") if t.isdigit() else (-1, t) for t in re.split(r"(\d+)", name)]

@@ -7,6 +7,7 @@ place. The network adds them up to tell the pipeline how far tiles must overlap.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,7 @@ class SCR(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, H, W) to the same shape."""
-        y = self.conv2(torch.cat((x, self.conv1(x)), dim=1).relu_())
+        y: Tensor = self.conv2(torch.cat((x, self.conv1(x)), dim=1).relu_())
         return x + y if self.residual else y
 
 
@@ -102,6 +103,7 @@ class GLSC(nn.Module):
         out_channels: int,
         count: int,
         residual_block: Callable[[int], nn.Module],
+        *,
         share_weights: bool = False,
         checkpointing: bool = False,
     ) -> None:
@@ -245,7 +247,7 @@ class Exposure(nn.Module):
         super().__init__()
         channels = (4, width, 2 * width, 2 * width, 4 * width)
         layers: list[nn.Module] = []
-        for below, above in zip(channels, channels[1:], strict=False):
+        for below, above in pairwise(channels):
             layers += [nn.Conv2d(below, above, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(
@@ -280,7 +282,8 @@ class Exposure(nn.Module):
         level = (log_gain - 3).expand(-1, 1, *thumbnail.shape[2:])
         features = self.features(torch.cat((picture, level), dim=1))
         pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
-        return (0.45 + 0.2 * self.head(pooled)[:, 0]).clamp(0.05, 0.95)
+        brightness: Tensor = 0.45 + 0.2 * self.head(pooled)[:, 0]
+        return brightness.clamp(0.05, 0.95)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Compare the predicted brightness with that of the references, N thumbnails.

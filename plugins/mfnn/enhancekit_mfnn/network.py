@@ -1,4 +1,4 @@
-"""MFNN assembled from block names: encoders at up to three scales, GLSC, decoders, reconstruction."""
+"""MFNN assembled from block names: encoders, trunks, decoders and head at up to three scales."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ class MFNN(nn.Module):
             raise OptionError(f"counts needs 1 to 3 numbers of at least 0, not {tuple(counts)}")
         self.scales = len(counts)
         self.output = output
-        self.exposure = _part("context", context) if context else None
+        # a third party's context block has the same three methods
+        self.exposure: Any = _part("context", context) if context else None
         channels = 3 + int(getattr(self.exposure, "extra_channels", 0))
         residual = partial(_part, "residual", block, **(block_options or {}))
         levels = range(self.scales)
@@ -130,9 +131,7 @@ class MFNN(nn.Module):
             _part("decoder", decoder, (2 if k == self.scales - 1 else 4) * width, 2 * width)
             for k in range(max(1, self.scales - 1))
         )
-        self.head = _part(
-            "head", head, 3 * width, width, norm=norm, dropout=dropout, output=output
-        )
+        self.head = _part("head", head, 3 * width, width, norm=norm, dropout=dropout, output=output)
         self.size_requirements = SizeRequirements(
             multiple_of=2 ** (self.scales - 1), minimum=2 ** (self.scales - 1), halo=self._halo()
         )
@@ -175,9 +174,7 @@ class MFNN(nn.Module):
         else:
             seen = self.exposure(x, self.context(x) if context is None else context)
         pictures = [seen, *(_shrink(seen, 2**k) for k in range(1, self.scales))]
-        encoded = [
-            encode(picture) for encode, picture in zip(self.encoders, pictures, strict=True)
-        ]
+        encoded = [encode(picture) for encode, picture in zip(self.encoders, pictures, strict=True)]
         merged = encoded[0]
         features = [self.trunks[0](merged)]
         for k in range(1, self.scales):
