@@ -7,7 +7,6 @@ import importlib.resources
 import json
 import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from enhancekit.atomic import replacing
 from enhancekit.errors import WeightsError
 from enhancekit.specs import WeightsSpec
 
@@ -91,14 +91,8 @@ def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], card
     payload = safetensors.torch.save(tensors, metadata={_KEY: json.dumps(asdict(card))})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(payload)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as file:
+            file.write(payload)
     except OSError as error:
         raise WeightsError(f"weights cannot be written to {path}: {error}") from error
 

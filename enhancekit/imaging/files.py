@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from enhancekit.atomic import replacing
 from enhancekit.errors import ImageError
 
 __all__ = ["FORMATS", "check_output", "decode", "read_rgb8", "write"]
@@ -182,20 +182,8 @@ def write(picture: Image.Image, path: str | os.PathLike[str]) -> None:
     kept = {k: picture.info[k] for k in ("icc_profile", "exif") if picture.info.get(k)}
     if kind == "BMP":
         kept = {}  # the format has no place for them
-    handle, temporary = "", ""
     try:
-        number, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        handle = temporary
-        with os.fdopen(number, "wb") as file:
+        with replacing(path) as file:
             picture.save(file, format=kind, **_SAVE.get(kind, {}), **kept)
-        # as a new file would have had it
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-        handle = ""
     except (OSError, ValueError) as error:
         raise ImageError(f"{path} cannot be written: {error}") from error
-    finally:
-        if handle:
-            Path(handle).unlink(missing_ok=True)

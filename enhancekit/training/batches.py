@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from enhancekit.errors import DataError
 from enhancekit.imaging.files import read_rgb8
 from enhancekit.training.pairs import Pair
+from enhancekit.training.synthetic import draw_darkening
 
 __all__ = ["Batch", "Batches", "seeded"]
 
@@ -47,7 +49,10 @@ class Batches:
     Parameters
     ----------
     pairs : sequence of Pair
-        At least one.
+        Real pairs.
+    clean : sequence of Path
+        Photographs that serve as references of inputs made from them; see
+        `enhancekit.training.synthetic`. With the pairs, at least one.
     crop : int
         Side of the crops.
     shrink : sequence of int
@@ -67,20 +72,23 @@ class Batches:
         self,
         pairs: Sequence[Pair],
         *,
+        clean: Sequence[Path] = (),
         crop: int,
         shrink: Sequence[int] = (1,),
         augment: bool = True,
         seed: int = 0,
     ) -> None:
-        if not pairs:
+        if not pairs and not clean:
             raise DataError("there are no training pairs; is held_out too large?")
         self.crop, self.shrink, self.augment, self.seed = crop, tuple(shrink), augment, seed
         with ThreadPoolExecutor() as pool:
-            self._pictures = list(pool.map(_read, pairs))
-        for pair, (low, _) in zip(pairs, self._pictures, strict=True):
+            # a clean photograph stands for both of its pair until a crop is darkened
+            self._pictures = [*pool.map(_read, pairs), *((c, c) for c in pool.map(_load, clean))]
+        self._real = len(pairs)
+        for path, (low, _) in zip([*(p.input for p in pairs), *clean], self._pictures, strict=True):
             if min(low.shape[1:]) < crop:
                 raise DataError(
-                    f"{pair.input} is {low.shape[2]}x{low.shape[1]}, smaller than the crop of "
+                    f"{path} is {low.shape[2]}x{low.shape[1]}, smaller than the crop of "
                     f"{crop}; set data.crop to at most {min(low.shape[1:])}"
                 )
         self._thumbnails = [(_thumbnail(low), _thumbnail(high)) for low, high in self._pictures]
@@ -91,26 +99,25 @@ class Batches:
     @property
     def cached_bytes(self) -> int:
         """Memory the decoded pictures take."""
-        return sum(low.nbytes + high.nbytes for low, high in self._pictures)
+        real = sum(low.nbytes + high.nbytes for low, high in self._pictures[: self._real])
+        return real + sum(clean.nbytes for clean, _ in self._pictures[self._real :])
 
     def batch(self, number: int, size: int) -> Batch:
         """Give the batch of a number; the same number always gives the same batch."""
         draw = seeded(self.seed, 1, number)
         indices = [self._index(number * size + i) for i in range(size)]
-        crops = [self._crop(i, draw) for i in indices]
-        return Batch(
-            torch.stack([low for low, _ in crops]),
-            torch.stack([high for _, high in crops]),
-            torch.stack([self._thumbnails[i][0] for i in indices]),
-            torch.stack([self._thumbnails[i][1] for i in indices]),
-        )
+        samples = [self._sample(i, draw) for i in indices]
+        return Batch(*(torch.stack(parts) for parts in zip(*samples, strict=True)))
 
     def thumbnails(self, number: int, size: int) -> tuple[Tensor, Tensor]:
         """Give thumbnails of `size` pairs, (N, 3, 96, 96), randomly cut a little and mirrored."""
         draw = seeded(self.seed, 2, number)
         cut = []
         for i in torch.randint(len(self), (size,), generator=draw).tolist():
-            both = torch.stack(self._thumbnails[i])
+            low, high = self._thumbnails[i]
+            if i >= self._real:
+                low = draw_darkening(draw)(low, draw, noise=False)
+            both = torch.stack((low, high))
             side = int(torch.randint(THUMBNAIL * 7 // 10, THUMBNAIL + 1, (1,), generator=draw))
             top, left = torch.randint(THUMBNAIL - side + 1, (2,), generator=draw).tolist()
             both = both[..., top : top + side, left : left + side]
@@ -124,6 +131,16 @@ class Batches:
         epoch, place = divmod(position, len(self))
         order = torch.randperm(len(self), generator=seeded(self.seed, 3, epoch))
         return int(order[place])
+
+    def _sample(self, index: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return a crop and a thumbnail, each input and target."""
+        low, high = self._crop(index, draw)
+        low_whole, high_whole = self._thumbnails[index]
+        if index >= self._real:
+            darkening = draw_darkening(draw)
+            low = darkening(low, draw)
+            low_whole = darkening(low_whole, draw, noise=False)
+        return low, high, low_whole, high_whole
 
     def _crop(self, index: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         both = torch.stack(self._pictures[index])
@@ -144,13 +161,17 @@ class Batches:
 
 
 def _read(pair: Pair) -> tuple[Tensor, Tensor]:
-    low, high = (torch.from_numpy(read_rgb8(p)).permute(2, 0, 1) for p in (pair.input, pair.target))
+    low, high = _load(pair.input), _load(pair.target)
     if low.shape != high.shape:
         raise DataError(
             f"the pair {pair.name!r} has two sizes: {pair.input} is "
             f"{low.shape[2]}x{low.shape[1]}, {pair.target} is {high.shape[2]}x{high.shape[1]}"
         )
     return low, high
+
+
+def _load(path: Path) -> Tensor:
+    return torch.from_numpy(read_rgb8(path)).permute(2, 0, 1)
 
 
 def _thumbnail(picture: Tensor) -> Tensor:

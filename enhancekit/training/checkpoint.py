@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from enhancekit.atomic import replacing
 from enhancekit.errors import DataError
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
@@ -23,16 +22,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     DataError
         If it cannot be written; what stood there before is untouched.
     """
-    temporary = ""
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
     except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
-        Path(temporary).unlink(missing_ok=True)
         raise DataError(f"the checkpoint {path} cannot be written: {error}") from error
 
 

@@ -26,7 +26,7 @@ from enhancekit.inference.network import build_network, resolve_config
 from enhancekit.plugins import host
 from enhancekit.training.batches import Batches, seeded
 from enhancekit.training.checkpoint import load_checkpoint, save_checkpoint
-from enhancekit.training.pairs import Pair, find_pairs, is_held_out
+from enhancekit.training.pairs import Pair, find_pairs, is_held_out, pictures_in
 from enhancekit.training.recipe import Data, Optimiser, Recipe
 from enhancekit.weights import Card, save_weights
 
@@ -69,6 +69,12 @@ def split_pairs(data: Data) -> tuple[list[Pair], dict[str, list[Pair]]]:
         training += [p for p in pairs if not is_held_out(p.scene, data.held_out)]
         held_out[source.input] = [p for p in pairs if is_held_out(p.scene, data.held_out)]
     return training, held_out
+
+
+def training_photographs(data: Data) -> list[Path]:
+    """List the clean photographs that are not held out; each is a scene of its own."""
+    found = [p for folder in data.clean for p in pictures_in(Path(data.root) / folder).values()]
+    return [p for p in found if not is_held_out(p.stem, data.held_out)]
 
 
 def learning_rate(optim: Optimiser, step: int, steps: int) -> float:
@@ -143,6 +149,7 @@ class Trainer:
         training, self.held_out = split_pairs(recipe.data)
         self.data = Batches(
             training,
+            clean=training_photographs(recipe.data),
             crop=recipe.data.crop,
             shrink=recipe.data.shrink,
             augment=recipe.data.augment,
@@ -260,7 +267,8 @@ class Trainer:
     def card(self, psnrs: dict[str, float]) -> Card:
         """Describe the present weights."""
         fixed = {k: v for k, v in self.config.items() if k not in self.backbone.spec.training_only}
-        data = "; ".join(f"{s.input} -> {s.target}" for s in self.recipe.data.sources)
+        pairs = [f"{s.input} -> {s.target}" for s in self.recipe.data.sources]
+        data = "; ".join([*pairs, *(f"darkened {folder}" for folder in self.recipe.data.clean)])
         return Card(
             name=self.entry.spec.name,
             backbone=self.backbone.qualified_name,

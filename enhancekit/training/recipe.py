@@ -41,6 +41,8 @@ class Data(_Section):
     """Folder the sources stand in, relative to the working directory."""
     sources: tuple[Source, ...] = Field(min_length=1)
     """Pairs of folders, pooled."""
+    clean: tuple[str, ...] = ()
+    """Folders of ordinary photographs, relative to ``root``, from which dark inputs are made."""
     held_out: Fraction = 0.1
     """Share of the scenes kept for validation; chosen by a hash of the scene's name."""
     crop: Positive = 160

@@ -15,6 +15,7 @@ class FastBlock(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> FastBlock(4)(torch.zeros(1, 4, 5, 7)).shape
     torch.Size([1, 4, 5, 7])
     """

@@ -1,0 +1,121 @@
+"""Dark, noisy inputs made from clean photographs: linear light, exposure, tint, noise, 8 bits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Darkening", "draw_darkening", "from_linear", "to_linear"]
+
+EXPOSURE = (1 / 40, 1 / 3)
+"""Range of the exposure, log-uniform: 1.6 to 5.3 stops under, as the inputs of LOL and SICE."""
+SHOT = (1e-4, 3e-3)
+"""Range of the shot noise's variance per unit of signal, log-uniform: the lower part of the range
+that Brooks et al. ("Unprocessing images for learned raw denoising", CVPR 2019) take for cameras,
+since ours acts on an underexposed signal."""
+READ = (2.18, 1.20, 0.26)
+"""Log of the read noise's variance given the log of the shot noise's: slope, offset, standard
+deviation (same paper)."""
+TINT = 0.08
+"""Standard deviation of the log of the red and blue gains."""
+
+
+def to_linear(encoded: Tensor) -> Tensor:
+    """Undo the sRGB encoding (IEC 61966-2-1).
+
+    Examples
+    --------
+    >>> float(to_linear(torch.tensor(1.0)))
+    1.0
+    """
+    high = ((encoded.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4
+    return torch.where(encoded <= 0.04045, encoded / 12.92, high)
+
+
+def from_linear(linear: Tensor) -> Tensor:
+    """Apply the sRGB encoding (IEC 61966-2-1).
+
+    Examples
+    --------
+    >>> float(from_linear(torch.tensor(0.0)))
+    0.0
+    """
+    high = 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
+    return torch.where(linear <= 0.0031308, linear * 12.92, high)
+
+
+def _uniform(low: float, high: float, draw: torch.Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=draw))
+
+
+@dataclass(frozen=True, slots=True)
+class Darkening:
+    """One camera setting; the same one makes a crop and the thumbnail of its whole picture."""
+
+    gains: Tensor
+    """Exposure times white balance, shape (3, 1, 1)."""
+    shot: float
+    """Variance of the shot noise per unit of signal."""
+    read: float
+    """Variance of the read noise."""
+    blur: float
+    """Standard deviation in pixels of the blur that demosaicing gives the noise; 0 for none."""
+
+    def __call__(self, clean: Tensor, draw: torch.Generator, *, noise: bool = True) -> Tensor:
+        """Photograph a clean picture darkly.
+
+        Parameters
+        ----------
+        clean : Tensor
+            sRGB, shape (3, H, W), in [0, 1].
+        draw : torch.Generator
+            Of the noise.
+        noise : bool
+            Whether to add noise and round to 8 bits; thumbnails average both away.
+
+        Returns
+        -------
+        Tensor
+            sRGB, same shape, in [0, 1].
+        """
+        signal = to_linear(clean) * self.gains
+        if not noise:
+            return from_linear(signal.clamp(0, 1))
+        deviation = (self.shot * signal + self.read).sqrt()
+        grain = torch.randn(clean.shape, generator=draw)
+        if self.blur:
+            grain = _blurred(grain, self.blur)
+        noisy = (signal + deviation * grain).clamp(0, 1)
+        return (from_linear(noisy) * 255).round() / 255
+
+
+def draw_darkening(draw: torch.Generator) -> Darkening:
+    """Draw a camera setting from the ranges above.
+
+    Examples
+    --------
+    >>> darkening = draw_darkening(torch.Generator().manual_seed(0))
+    >>> bool((darkening.gains < 1).all())
+    True
+    """
+    exposure = math.exp(_uniform(math.log(EXPOSURE[0]), math.log(EXPOSURE[1]), draw))
+    red, blue = (torch.randn(2, generator=draw) * TINT).exp().tolist()
+    shot = _uniform(math.log(SHOT[0]), math.log(SHOT[1]), draw)
+    slope, offset, spread = READ
+    read = slope * shot + offset + spread * float(torch.randn((), generator=draw))
+    blur = _uniform(0.4, 0.9, draw) if _uniform(0, 1, draw) < 0.5 else 0.0
+    gains = torch.tensor([red, 1.0, blue]).view(3, 1, 1) * exposure
+    return Darkening(gains, math.exp(shot), math.exp(read), blur)
+
+
+def _blurred(grain: Tensor, sigma: float) -> Tensor:
+    ticks = torch.arange(-2.0, 3.0)
+    bell = torch.exp(-(ticks**2) / (2 * sigma**2))
+    bell = bell / bell.sum()
+    kernel = (bell[:, None] * bell[None, :]).expand(3, 1, 5, 5)
+    padded = F.pad(grain[None], (2, 2, 2, 2), mode="reflect")
+    return F.conv2d(padded, kernel, groups=3)[0]
