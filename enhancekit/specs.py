@@ -188,14 +188,20 @@ class LossSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricSpec(Spec):
-    """A metric: ``target(output, reference)`` on float HxWx3 arrays in [0, 1] returns a float."""
+    """A metric: ``target(output, reference)`` on two float arrays in [0, 1] returns a float.
+
+    The arrays have the shape (H, W, 3), or (H, W, 1) under a protocol of luma alone.
+    """
 
     higher_is_better: bool
     """Direction, for tables and for choosing the best weights."""
     protocol: str
-    """How it is computed, in words that belong beside every printed figure."""
+    """How it is computed, in words that belong beside every printed figure; which pixels are
+    compared is the evaluation protocol's matter."""
     unit: str = ""
     """Unit of the value, e.g. ``"dB"``."""
+    needs_colour: bool = False
+    """Whether three channels are needed, so that it has no meaning for luma alone."""
 
     def __post_init__(self) -> None:
         super(MetricSpec, self).__post_init__()

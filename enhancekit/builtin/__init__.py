@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from enhancekit.hookspecs import hookimpl
 from enhancekit.specs import EnhancerSpec, LossSpec, MetricSpec
 
-_RGB = "RGB, range [0, 1], whole picture, outputs as given (files: 8-bit rounded)"
-
 
 @hookimpl
 def enhancekit_losses() -> Iterator[LossSpec]:
@@ -30,28 +28,28 @@ def enhancekit_losses() -> Iterator[LossSpec]:
 def enhancekit_metrics() -> Iterator[MetricSpec]:
     """Register the metrics."""
     for name, higher, unit, summary, protocol in (
-        ("psnr", True, "dB", "Peak signal-to-noise ratio", _RGB),
+        ("psnr", True, "dB", "Peak signal-to-noise ratio", "over all channels, peak 1"),
         (
             "ssim",
             True,
             "",
             "Structural similarity",
-            f"{_RGB}; scikit-image, Gaussian sigma 1.5, use_sample_covariance=False",
+            "scikit-image, Gaussian window of sigma 1.5, use_sample_covariance=False",
         ),
         (
             "ms_ssim",
             True,
             "",
             "Multi-scale structural similarity",
-            f"{_RGB}; five scales of Wang et al. 2003, valid windows, 2x2 means between",
+            "five scales of Wang et al. 2003, valid windows, means of 2x2 between",
         ),
-        ("mae", False, "", "Mean absolute error", _RGB),
+        ("mae", False, "", "Mean absolute error", "over all channels, range [0, 1]"),
         (
             "delta_e",
             False,
             "",
             "Mean colour difference CIEDE2000",
-            "sRGB to CIELAB (D65), scikit-image deltaE_ciede2000, mean over pixels",
+            "sRGB to CIELAB (D65), scikit-image's deltaE_ciede2000, mean over pixels",
         ),
     ):
         yield MetricSpec(
@@ -60,6 +58,7 @@ def enhancekit_metrics() -> Iterator[MetricSpec]:
             higher_is_better=higher,
             unit=unit,
             protocol=protocol,
+            needs_colour=name == "delta_e",
             target=f"enhancekit.builtin.metrics:{name}",
         )
 

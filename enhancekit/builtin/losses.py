@@ -51,7 +51,8 @@ class PictureLoss(nn.Module, ABC):
         """
         same_shape(output, reference)
         # 16-bit sums over a picture lose the very differences a loss is about
-        values = self.per_picture(output.float(), reference.float())
+        with torch.autocast(output.device.type, enabled=False):
+            values = self.per_picture(output.float(), reference.float())
         return values.mean() if self.reduction == "mean" else values
 
 

@@ -1,4 +1,4 @@
-"""``enhancekit evaluate``: figures of one enhancer on pairs of pictures."""
+"""``enhancekit evaluate``: figures of enhancers on pairs of pictures."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Annotated, Literal
 import typer
 
 from enhancekit.cli.choices import Device, Json, Options, Precision, Tile, Weights, tile_value
-from enhancekit.cli.output import print_json, print_table, progress, settings
+from enhancekit.cli.output import print_json, progress, settings
+from enhancekit.errors import OptionError
 
 __all__ = ["evaluate"]
 
 
 def evaluate(  # noqa: PLR0917
-    name: Annotated[str, typer.Argument(help="An enhancer.")],
+    names: Annotated[list[str], typer.Argument(help="Enhancers.", metavar="NAME...")],
     data: Annotated[
         Path, typer.Option(help="Folder holding low/ and high/, or input/ and target/.")
     ],
+    protocol: Annotated[str, typer.Option(help="rgb, lol or y-border2.")] = "rgb",
     split: Annotated[
         Literal["all", "held-out"],
         typer.Option(help="All pairs, or the scenes that `train` holds out."),
@@ -27,7 +29,15 @@ def evaluate(  # noqa: PLR0917
         str, typer.Option(help="Regular expression whose group names the scene, as in the recipe.")
     ] = "",
     metric: Annotated[
-        list[str] | None, typer.Option(help="Metrics; may be repeated. Default: psnr, ssim.")
+        list[str] | None, typer.Option(help="Instead of the protocol's; may be repeated.")
+    ] = None,
+    gt_mean: Annotated[
+        bool,
+        typer.Option("--gt-mean", help="Also give figures scaled to the reference's mean."),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for CSV, JSON, Markdown and an HTML page."),
     ] = None,
     weights: Weights = None,
     option: Options = None,
@@ -36,38 +46,41 @@ def evaluate(  # noqa: PLR0917
     tile: Tile = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure an enhancer on pairs of pictures."""
+    """Measure enhancers on pairs of pictures."""
     from enhancekit.inference.loading import load
+    from enhancekit.training import evaluation_report as report
     from enhancekit.training.evaluation import Evaluation, chosen_pairs
+    from enhancekit.training.protocols import find_protocol
 
+    if len(names) > 1 and (weights or option):
+        raise OptionError("--weights and --option belong to one enhancer; evaluate it alone")
+    chosen = find_protocol(protocol)
     pairs = chosen_pairs(data, scene=scene, held_out=held_out if split == "held-out" else None)
-    loaded = load(
-        name,
-        device=device,
-        precision=precision,
-        tile=tile_value(tile),
-        weights=weights,
-        **settings(option or (), "--option"),
-    )
-    evaluation = Evaluation(loaded, metric or ["psnr", "ssim"])
+    evaluations = [
+        Evaluation(
+            load(
+                name,
+                device=device,
+                precision=precision,
+                tile=tile_value(tile),
+                weights=weights,
+                **settings(option or (), "--option"),
+            ),
+            chosen,
+            metric or (),
+            gt_mean,
+        )
+        for name in names
+    ]
     with progress() as shown:
-        for pair in shown.track(pairs, description=name):
-            evaluation.add(pair)
-    result = evaluation.result()
+        task = shown.add_task("evaluating", total=len(pairs))
+        strips = {}
+        for pair in pairs:
+            strips[pair.name] = report.measure(pair, evaluations, pictures=output is not None)
+            shown.advance(task)
+    if output:
+        report.write_report(output, evaluations, strips, f"{', '.join(names)} on {data.name}")
     if as_json:
-        print_json(result)
+        print_json(report.as_dict(evaluations))
         return
-    protocol = {m: d["protocol"] for m, d in result["metrics"].items()}
-    print_table(
-        ("metric", "mean", "worst", "protocol"),
-        [
-            (
-                m,
-                f"{d['mean']:.4f} {d['unit']}",
-                f"{d['worst']:.4f} ({d['worst_picture']})",
-                protocol[m],
-            )
-            for m, d in result["metrics"].items()
-        ],
-        title=f"{loaded.entry.qualified_name} on {len(pairs)} pairs of {data} ({split})",
-    )
+    typer.echo(report.as_markdown(evaluations))

@@ -28,8 +28,13 @@ def train(
     from enhancekit.training.recipe import read_recipe
 
     trainer = Trainer(read_recipe(recipe, changes or ()), resume=resume, device=device)
+    if not trainer.is_main:
+        for _ in trainer.run():  # another process speaks for all
+            pass
+        return
     typer.echo(
-        f"{len(trainer.data)} training pairs ({trainer.data.cached_bytes / 1e9:.2f} GB in memory), "
+        f"{len(trainer.data)} training pictures "
+        f"({trainer.data.cached_bytes / 1e9:.2f} GB in memory), "
         + ", ".join(f"{len(p)} held out of {s}" for s, p in trainer.held_out.items())
     )
     with progress() as shown:

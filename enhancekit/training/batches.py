@@ -15,9 +15,9 @@ from torch import Tensor
 from enhancekit.errors import DataError
 from enhancekit.imaging.files import read_rgb8
 from enhancekit.training.pairs import Pair
-from enhancekit.training.synthetic import draw_darkening
+from enhancekit.training.synthetic import draw_degradation
 
-__all__ = ["Batch", "Batches", "seeded"]
+__all__ = ["Batch", "Batches", "Group", "seeded"]
 
 THUMBNAIL = 96
 """Side of the whole-picture thumbnails that networks with a global context learn from."""
@@ -36,6 +36,15 @@ class Batch:
     target_whole: Tensor
     """Shape (N, 3, 96, 96)."""
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(
+            self.input.to(device),
+            self.target.to(device),
+            self.input_whole.to(device),
+            self.target_whole.to(device),
+        )
+
 
 def seeded(*numbers: int) -> torch.Generator:
     """Return a generator for a tuple of numbers; nearby tuples give unrelated streams."""
@@ -43,16 +52,27 @@ def seeded(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state) % 2**63)
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Pictures from one source, drawn in proportion to their number times a weight."""
+
+    pairs: Sequence[Pair] = ()
+    """Real pairs."""
+    clean: Sequence[Path] = ()
+    """Photographs that are the references of inputs made from them."""
+    make: str = "dark"
+    """How those inputs are made; see `enhancekit.training.synthetic.draw_degradation`."""
+    weight: float = 1.0
+    """Relative frequency of each picture."""
+
+
 class Batches:
-    """All training pairs in memory as 8-bit pixels, cut into batches.
+    """All training pictures in memory as 8-bit pixels, cut into batches.
 
     Parameters
     ----------
-    pairs : sequence of Pair
-        Real pairs.
-    clean : sequence of Path
-        Photographs that serve as references of inputs made from them; see
-        `enhancekit.training.synthetic`. With the pairs, at least one.
+    groups : sequence of Group
+        With at least one picture in all.
     crop : int
         Side of the crops.
     shrink : sequence of int
@@ -70,22 +90,29 @@ class Batches:
 
     def __init__(
         self,
-        pairs: Sequence[Pair],
+        groups: Sequence[Group],
         *,
-        clean: Sequence[Path] = (),
         crop: int,
         shrink: Sequence[int] = (1,),
         augment: bool = True,
         seed: int = 0,
     ) -> None:
-        if not pairs and not clean:
-            raise DataError("there are no training pairs; is held_out too large?")
+        groups = [group for group in groups if group.pairs or group.clean]
+        if not groups:
+            raise DataError("there are no training pictures; is held_out too large?")
         self.crop, self.shrink, self.augment, self.seed = crop, tuple(shrink), augment, seed
+        self._pictures: list[tuple[Tensor, Tensor]] = []
+        self._make: list[str] = []
+        paths: list[Path] = []
         with ThreadPoolExecutor() as pool:
-            # a clean photograph stands for both of its pair until a crop is darkened
-            self._pictures = [*pool.map(_read, pairs), *((c, c) for c in pool.map(_load, clean))]
-        self._real = len(pairs)
-        for path, (low, _) in zip([*(p.input for p in pairs), *clean], self._pictures, strict=True):
+            for group in groups:
+                self._pictures += pool.map(_read, group.pairs)
+                # a clean photograph stands for both of its pair until a crop is spoilt
+                self._pictures += [(c, c) for c in pool.map(_load, group.clean)]
+                self._make += [""] * len(group.pairs) + [group.make] * len(group.clean)
+                paths += [*(pair.input for pair in group.pairs), *group.clean]
+        self._shares = _shares(groups)
+        for path, (low, _) in zip(paths, self._pictures, strict=True):
             if min(low.shape[1:]) < crop:
                 raise DataError(
                     f"{path} is {low.shape[2]}x{low.shape[1]}, smaller than the crop of "
@@ -99,8 +126,10 @@ class Batches:
     @property
     def cached_bytes(self) -> int:
         """Memory the decoded pictures take."""
-        real = sum(low.nbytes + high.nbytes for low, high in self._pictures[: self._real])
-        return real + sum(clean.nbytes for clean, _ in self._pictures[self._real :])
+        return sum(
+            high.nbytes + (0 if make else low.nbytes)
+            for (low, high), make in zip(self._pictures, self._make, strict=True)
+        )
 
     def batch(self, number: int, size: int) -> Batch:
         """Give the batch of a number; the same number always gives the same batch."""
@@ -115,8 +144,8 @@ class Batches:
         cut = []
         for i in torch.randint(len(self), (size,), generator=draw).tolist():
             low, high = self._thumbnails[i]
-            if i >= self._real:
-                low = draw_darkening(draw)(low, draw, noise=False)
+            if self._make[i]:
+                low = draw_degradation(self._make[i], draw)(low, draw, False)
             both = torch.stack((low, high))
             side = int(torch.randint(THUMBNAIL * 7 // 10, THUMBNAIL + 1, (1,), generator=draw))
             top, left = torch.randint(THUMBNAIL - side + 1, (2,), generator=draw).tolist()
@@ -128,18 +157,28 @@ class Batches:
         return stacked[0], stacked[1]
 
     def _index(self, position: int) -> int:
+        """Say which picture stands at a place of the endless, shuffled sequence of samples."""
         epoch, place = divmod(position, len(self))
         order = torch.randperm(len(self), generator=seeded(self.seed, 3, epoch))
-        return int(order[place])
+        slot = int(order[place])
+        start = 0
+        for number, (first, size, share) in enumerate(self._shares):
+            if slot < start + share:
+                # each source goes round in its own shuffled order, whatever its share
+                turn, seat = divmod(epoch * share + slot - start, size)
+                own = torch.randperm(size, generator=seeded(self.seed, 5, number, turn))
+                return first + int(own[seat])
+            start += share
+        raise DataError("internal: the shares do not add up")
 
     def _sample(self, index: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return a crop and a thumbnail, each input and target."""
         low, high = self._crop(index, draw)
         low_whole, high_whole = self._thumbnails[index]
-        if index >= self._real:
-            darkening = draw_darkening(draw)
-            low = darkening(low, draw)
-            low_whole = darkening(low_whole, draw, noise=False)
+        if self._make[index]:
+            degradation = draw_degradation(self._make[index], draw)
+            low = degradation(low, draw, True)
+            low_whole = degradation(low_whole, draw, False)
         return low, high, low_whole, high_whole
 
     def _crop(self, index: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -158,6 +197,20 @@ class Batches:
             both = both.rot90(turn, (2, 3))
             both = both.flip(-1) if mirror % 2 else both
         return both[0], both[1]
+
+
+def _shares(groups: Sequence[Group]) -> list[tuple[int, int, int]]:
+    """Return (index of the first picture, pictures, samples an epoch) of each group."""
+    sizes = [len(group.pairs) + len(group.clean) for group in groups]
+    wanted = [size * group.weight for size, group in zip(sizes, groups, strict=True)]
+    total = sum(sizes)
+    # rounding the running sum makes the shares add up to the whole
+    ends = [round(total * sum(wanted[: i + 1]) / sum(wanted)) for i in range(len(wanted))]
+    starts = [0, *ends]
+    return [
+        (sum(sizes[:i]), sizes[i], end - start)
+        for i, (start, end) in enumerate(zip(starts, ends, strict=False))
+    ]
 
 
 def _read(pair: Pair) -> tuple[Tensor, Tensor]:

@@ -1,22 +1,28 @@
-"""Figures of an enhancer on pairs of pictures, each with its protocol."""
+"""Figures of enhancers on pairs of pictures: by picture, and as means with an interval by scene."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from enhancekit.errors import DataError
+from enhancekit.errors import DataError, OptionError
 from enhancekit.imaging.files import read_rgb8
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.plugins import host
 from enhancekit.training.pairs import Pair, find_pairs, is_held_out
+from enhancekit.training.protocols import Protocol, with_reference_mean
 
-__all__ = ["Evaluation", "chosen_pairs"]
+__all__ = ["Evaluation", "Summary", "chosen_pairs", "interval_by_scene"]
 
+GT_MEAN = " (GT-mean)"
 _LAYOUTS = (("low", "high"), ("input", "target"))
+_RESAMPLES = 2000
 
 
 def chosen_pairs(data: Path, *, scene: str = "", held_out: float | None = None) -> list[Pair]:
@@ -49,61 +55,133 @@ def chosen_pairs(data: Path, *, scene: str = "", held_out: float | None = None) 
     return pairs
 
 
-class Evaluation:
-    """Measures an enhancer pair by pair.
+def interval_by_scene(values: Sequence[float], scenes: Sequence[str]) -> tuple[float, float]:
+    """Return a 95% interval of the mean over pictures, resampling whole scenes.
 
-    Parameters
+    Pictures of one scene are alike, so an interval that took them for independent would be too
+    narrow. The resampling is seeded: equal input gives equal output.
+
+    Examples
+    --------
+    >>> interval_by_scene([1.0, 1.0], ["a", "b"])
+    (1.0, 1.0)
+    """
+    grouped: dict[str, list[float]] = defaultdict(list)
+    for value, scene in zip(values, scenes, strict=True):
+        grouped[scene].append(value)
+    sums = np.array([sum(group) for group in grouped.values()])
+    counts = np.array([len(group) for group in grouped.values()])
+    drawn = np.random.default_rng(0).integers(len(sums), size=(_RESAMPLES, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One metric over all pictures."""
+
+    mean: float
+    """Over pictures."""
+    interval: tuple[float, float]
+    """95%, by scene."""
+    worst: float
+    """Of one picture."""
+    worst_picture: str
+    """Its name."""
+    unit: str
+    higher_is_better: bool
+    protocol: str
+    """How it was computed."""
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """Measures one enhancer pair by pair.
+
+    Attributes
     ----------
     enhancer : Enhancer
         What is measured.
+    protocol : Protocol
+        What is compared.
     metrics : sequence of str
-        Registered metrics.
+        Registered metrics; the protocol's own if empty.
+    reference_mean : bool
+        Also give every figure after scaling to the reference's mean, labelled ``(GT-mean)``.
+    rows : list of dict
+        One for every picture measured.
     """
 
-    def __init__(self, enhancer: Enhancer, metrics: Sequence[str]) -> None:
-        self.enhancer = enhancer
-        self._metrics = [(entry, entry.target()) for entry in map(host().metrics.get, metrics)]
-        self._rows: list[dict[str, Any]] = []
+    enhancer: Enhancer
+    protocol: Protocol
+    metrics: Sequence[str] = ()
+    reference_mean: bool = False
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, pair: Pair) -> dict[str, Any]:
-        """Enhance one input as 8-bit pixels and compare it with its reference.
+    def add(self, pair: Pair) -> NDArray[np.uint8]:
+        """Enhance one input as 8-bit pixels, compare it with its reference, and return it.
 
         Raises
         ------
         DataError
             If the two sizes differ; nothing is ever resized.
+        OptionError
+            If a metric does not fit the protocol.
         """
-        low, high = read_rgb8(pair.input), read_rgb8(pair.target)
-        if low.shape != high.shape:
-            raise DataError(
-                f"the pair {pair.name!r} has two sizes: {low.shape[1]}x{low.shape[0]} and "
-                f"{high.shape[1]}x{high.shape[0]}"
-            )
+        low, reference = read_rgb8(pair.input), read_rgb8(pair.target)
         output = self.enhancer.enhance(low)
-        arrays = (output / np.float32(255), high / np.float32(255))
-        row = {"picture": pair.name, "scene": pair.scene}
-        row |= {entry.spec.name: function(*arrays) for entry, function in self._metrics}
-        self._rows.append(row)
-        return row
-
-    def result(self) -> dict[str, Any]:
-        """Return the means, the worst picture of each metric, and every row."""
-        metrics = {}
-        for entry, _ in self._metrics:
-            spec = entry.spec
-            values = [row[spec.name] for row in self._rows]
-            worst = int(np.argmin(values) if spec.higher_is_better else np.argmax(values))
-            metrics[spec.name] = {
-                "mean": float(np.mean(values)),
-                "worst": float(values[worst]),
-                "worst_picture": self._rows[worst]["picture"],
-                "unit": spec.unit,
-                "higher_is_better": spec.higher_is_better,
-                "protocol": spec.protocol,
+        if output.shape != reference.shape:
+            raise DataError(
+                f"the pair {pair.name!r} has two sizes: the output is "
+                f"{output.shape[1]}x{output.shape[0]}, {pair.target} is "
+                f"{reference.shape[1]}x{reference.shape[0]}; nothing is resized"
+            )
+        row = {"picture": pair.name, "scene": pair.scene, **self._figures(output, reference)}
+        if self.reference_mean:
+            corrected = with_reference_mean(output, reference)
+            row |= {
+                f"{name}{GT_MEAN}": value
+                for name, value in self._figures(corrected, reference).items()
             }
-        return {
-            "enhancer": self.enhancer.entry.qualified_name,
-            "pairs": len(self._rows),
-            "metrics": metrics,
-            "pictures": self._rows,
-        }
+        self.rows.append(row)
+        return output
+
+    def summaries(self) -> dict[str, Summary]:
+        """Return the mean of each metric, its interval, and its worst picture."""
+        result = {}
+        scenes = [row["scene"] for row in self.rows]
+        suffixes = ("", GT_MEAN) if self.reference_mean else ("",)
+        for entry, _ in self._functions():
+            for suffix in suffixes:
+                spec, name = entry.spec, entry.spec.name + suffix
+                values = [row[name] for row in self.rows]
+                worst = int(np.argmin(values) if spec.higher_is_better else np.argmax(values))
+                note = f"; {spec.protocol}" if spec.protocol else ""
+                result[name] = Summary(
+                    mean=float(np.mean(values)),
+                    interval=interval_by_scene(values, scenes),
+                    worst=float(values[worst]),
+                    worst_picture=self.rows[worst]["picture"],
+                    unit=spec.unit,
+                    higher_is_better=spec.higher_is_better,
+                    protocol=self.protocol.text
+                    + (", scaled to the reference's mean" if suffix else "")
+                    + note,
+                )
+        return result
+
+    def _functions(self) -> list[tuple[Any, Callable[..., float]]]:
+        names = self.metrics or self.protocol.metrics
+        return [(entry, entry.target()) for entry in map(host().metrics.get, names)]
+
+    def _figures(self, output: NDArray[np.uint8], reference: NDArray[np.uint8]) -> dict[str, float]:
+        compared = self.protocol.prepare(output), self.protocol.prepare(reference)
+        found = {}
+        for entry, function in self._functions():
+            if self.protocol.luma and entry.spec.needs_colour:
+                raise OptionError(
+                    f"{entry} compares colours, but protocol {self.protocol.name!r} is luma alone"
+                )
+            found[entry.spec.name] = function(*compared)
+        return found

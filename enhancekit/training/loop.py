@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import csv
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -14,25 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from enhancekit._version import __version__
-from enhancekit.builtin.metrics import psnr
 from enhancekit.errors import DataError, NonFiniteError, RecipeError
-from enhancekit.imaging.files import read_rgb8
-from enhancekit.inference.apply import apply_network, blaming
+from enhancekit.inference.apply import apply_network
 from enhancekit.inference.device import choose_device
 from enhancekit.inference.network import build_network, resolve_config
 from enhancekit.plugins import host
-from enhancekit.training.batches import Batches, seeded
+from enhancekit.training.batches import Batch, Batches, Group, seeded
 from enhancekit.training.checkpoint import load_checkpoint, save_checkpoint
+from enhancekit.training.objective import Objective
 from enhancekit.training.pairs import Pair, find_pairs, is_held_out, pictures_in
-from enhancekit.training.recipe import Data, Optimiser, Recipe
+from enhancekit.training.recipe import Clean, Data, Optimiser, Recipe
+from enhancekit.training.records import Records
+from enhancekit.training.validation import validate
 from enhancekit.weights import Card, save_weights
 
-__all__ = ["Progress", "Trainer", "learning_rate", "split_pairs"]
+__all__ = ["Progress", "Trainer", "learning_rate", "split_pairs", "training_photographs"]
 
-_MAY_CHANGE = {"out", "validate_every", "validate_pictures", "save_every"}
+_MAY_CHANGE = {"out", "validate_every", "validate_pictures", "save_every", "log_every"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +54,30 @@ class Progress:
     """Held-out PSNR in dB by source, if the step was validated."""
 
 
-def split_pairs(data: Data) -> tuple[list[Pair], dict[str, list[Pair]]]:
+def split_pairs(data: Data) -> tuple[list[list[Pair]], dict[str, list[Pair]]]:
     """Find all pairs and split them by scene.
 
     Returns
     -------
-    training : list of Pair
-        All sources pooled.
+    training : list of list of Pair
+        By source, in the recipe's order.
     held_out : dict of str to list of Pair
         By source.
     """
-    training: list[Pair] = []
+    training: list[list[Pair]] = []
     held_out: dict[str, list[Pair]] = {}
     for source in data.sources:
         root = Path(data.root)
         pairs = find_pairs(root / source.input, root / source.target, source.scene)
-        training += [p for p in pairs if not is_held_out(p.scene, data.held_out)]
+        training.append([p for p in pairs if not is_held_out(p.scene, data.held_out)])
         held_out[source.input] = [p for p in pairs if is_held_out(p.scene, data.held_out)]
     return training, held_out
 
 
-def training_photographs(data: Data) -> list[Path]:
-    """List the clean photographs that are not held out; each is a scene of its own."""
-    found = [p for folder in data.clean for p in pictures_in(Path(data.root) / folder).values()]
-    return [p for p in found if not is_held_out(p.stem, data.held_out)]
+def training_photographs(data: Data, clean: Clean) -> list[Path]:
+    """List the photographs of a folder that are not held out; each is a scene of its own."""
+    found = pictures_in(Path(data.root) / clean.folder)
+    return [path for stem, path in found.items() if not is_held_out(stem, data.held_out)]
 
 
 def learning_rate(optim: Optimiser, step: int, steps: int) -> float:
@@ -96,7 +99,7 @@ def learning_rate(optim: Optimiser, step: int, steps: int) -> float:
 
 
 class Trainer:
-    """A training run.
+    """A training run, on one process or, under ``torchrun``, on many.
 
     Parameters
     ----------
@@ -106,6 +109,17 @@ class Trainer:
         Go on from the run's checkpoint instead of starting anew.
     device : str
         See `enhancekit.load`.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        What is trained.
+    average : torch.nn.Module
+        Its moving average, which is validated and saved.
+    step, best : int, float
+        Steps done, and the best mean held-out PSNR so far.
+    is_main : bool
+        Whether this process writes files and speaks.
 
     Raises
     ------
@@ -117,8 +131,8 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, *, resume: bool = False, device: str = "auto") -> None:
-        self.recipe = recipe
-        self.out = Path(recipe.run.out)
+        self.recipe, run, optim = recipe, recipe.run, recipe.optim
+        self.out = Path(run.out)
         self._checkpoint = self.out / "state.pt"
         if self._checkpoint.exists() and not resume:
             raise RecipeError(
@@ -127,36 +141,47 @@ class Trainer:
         state = load_checkpoint(self._checkpoint) if resume else None
         if state:
             _refuse_other_recipe(json.loads(state["recipe"]), recipe.model_dump(mode="json"))
-        self.device = choose_device(device)
+        self.fabric = _fabric(recipe, choose_device(device))
+        self.is_main = self.fabric.is_global_zero
         self.entry = host().enhancers.get(recipe.model.enhancer)
         self.backbone, self.config = resolve_config(self.entry, recipe.model.options)
-        torch.manual_seed(recipe.run.seed)
+        self._global_context = self.backbone.spec.global_context
+        _refuse_context(recipe, self._global_context)
+        torch.manual_seed(run.seed)
         weights = recipe.model.weights or None
-        self.module, _ = build_network(
+        self.network, _ = build_network(
             self.entry, recipe.model.options, weights=weights, pretrained=weights is not None
         )
-        layout = torch.channels_last if recipe.run.channels_last else torch.contiguous_format
-        self.module.to(self.device, memory_format=layout)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.module).eval().requires_grad_(False)
-        self.loss = host().losses.create(recipe.loss or "l1").to(self.device)
-        _refuse_context(recipe, self.backbone.spec.global_context)
-        trained = self._select(recipe.model.only)
-        optim = recipe.optim
+        if run.channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trained = _select(self.network, recipe.model.only)
         kind = torch.optim.AdamW if optim.weight_decay else torch.optim.Adam
-        self.optimiser = kind(
+        optimiser = kind(
             trained, optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay
         )
-        training, self.held_out = split_pairs(recipe.data)
+        self._phases = [(0, recipe.loss), *((p.step, p.loss) for p in recipe.phases)]
+        objective = Objective(
+            self.network,
+            [_loss(text, recipe.loss_options) for _, text in self._phases if text],
+            global_context=self._global_context,
+            channels_last=run.channels_last,
+        )
+        self.objective: Any
+        self.objective, self.optimiser = self.fabric.setup(objective, optimiser)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        pairs, self.held_out = split_pairs(recipe.data)
         self.data = Batches(
-            training,
-            clean=training_photographs(recipe.data),
+            [Group(p, weight=s.weight) for p, s in zip(pairs, recipe.data.sources, strict=True)]
+            + [
+                Group((), training_photographs(recipe.data, c), c.make, c.weight)
+                for c in recipe.data.clean
+            ],
             crop=recipe.data.crop,
             shrink=recipe.data.shrink,
             augment=recipe.data.augment,
-            seed=recipe.run.seed,
+            seed=run.seed,
         )
-        self.step = 0
-        self.best = -math.inf
+        self.step, self.best = 0, -math.inf
         if state:
             self._restore(state)
 
@@ -166,163 +191,132 @@ class Trainer:
         Raises
         ------
         NonFiniteError
-            If a loss is NaN or infinite; names the step and the batch.
+            If a loss or gradient is NaN or infinite; names the step and the batch.
         """
         run = self.recipe.run
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "recipe.json").write_text(self.recipe.model_dump_json(indent=2))
+        records = Records(self.out, self.recipe, self.step) if self.is_main else None
         while self.step < run.steps:
             loss = self._optimise()
             self.step += 1
             last = self.step == run.steps
-            psnrs = self.validate() if last or self.step % run.validate_every == 0 else {}
-            if psnrs:
-                self._record(loss, psnrs)
-            if last or self.step % run.save_every == 0:
+            due = last or self.step % run.validate_every == 0
+            psnrs = self._validate(records) if due and records else {}
+            done = Progress(
+                self.step, run.steps, loss, self.objective.module.terms(self._phase()), psnrs
+            )
+            if records and (psnrs or self.step % run.log_every == 0):
+                records.metrics(self.step, _figures(done, self.optimiser.param_groups[0]["lr"]))
+            if self.is_main and (last or self.step % run.save_every == 0):
                 self._save()
-            values = dict(getattr(self.loss, "values", {}))
-            yield Progress(self.step, run.steps, loss, values, psnrs)
+            yield done
+        if records:
+            records.close()
 
     def _optimise(self) -> float:
-        """Do one optimiser step over ``accumulate`` batches."""
-        run, optim = self.recipe.run, self.recipe.optim
-        rate = learning_rate(optim, self.step, run.steps)
+        """Do one optimiser step over ``accumulate`` batches, shared out over the processes."""
+        run, fabric = self.recipe.run, self.fabric
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        # dropout follows from the step, so that a resumed run draws what the first would have
-        torch.manual_seed(seeded(run.seed, 4, self.step).initial_seed())
-        self.module.train()
+            group["lr"] = learning_rate(self.recipe.optim, self.step, run.steps)
+        self.objective.train()
         self.optimiser.zero_grad(set_to_none=True)
-        total = 0.0
-        for part in range(run.accumulate):
+        own = range(fabric.global_rank, run.accumulate, fabric.world_size)
+        total = torch.zeros((), device=fabric.device)
+        for part in own:
             number = self.step * run.accumulate + part
-            loss = self._loss(number) / run.accumulate
-            if not torch.isfinite(loss):
-                raise NonFiniteError(
-                    f"the loss is {float(loss)} at step {self.step}, batch {number}; lower "
-                    "optim.lr, set optim.clip, or use run.precision='fp32'"
-                )
-            loss.backward()
-            total += float(loss.detach())
-        if optim.clip:
-            trained = [p for group in self.optimiser.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(trained, optim.clip)
+            # dropout follows from the batch, so that neither resuming nor sharing out changes it
+            torch.manual_seed(seeded(run.seed, 4, number).initial_seed())
+            with fabric.no_backward_sync(self.objective, enabled=part != own[-1]):
+                loss = self.objective(*self._inputs(number), self._phase())
+                _refuse_non_finite(loss, f"the loss at step {self.step}, batch {number},")
+                fabric.backward(loss / len(own))
+            total += loss.detach() / len(own)
+        if self.recipe.optim.clip:
+            norm = nn.utils.clip_grad_norm_(
+                [p for g in self.optimiser.param_groups for p in g["params"]],
+                self.recipe.optim.clip,
+            )
+            _refuse_non_finite(norm, f"the gradient at step {self.step}")
         self.optimiser.step()
         self._update_average()
-        return total
+        mean: Any = fabric.all_reduce(total, reduce_op="mean")
+        return float(mean)
 
-    def _loss(self, number: int) -> Tensor:
-        run = self.recipe.run
-        if not self.recipe.loss:
-            return self._context_loss(number)
-        loss = self._picture_loss(number)
-        return loss + self._context_loss(number) if run.context_batch else loss
+    def _inputs(self, number: int) -> tuple[Batch, tuple[Tensor, Tensor] | None]:
+        run, device = self.recipe.run, self.fabric.device
+        batch = self.data.batch(number, run.batch).to(device)
+        if not run.context_batch:
+            return batch, None
+        inputs, targets = self.data.thumbnails(number, run.context_batch)
+        return batch, (inputs.to(device), targets.to(device))
 
-    def _picture_loss(self, number: int) -> Tensor:
-        run = self.recipe.run
-        batch = self.data.batch(number, run.batch)
-        low, high = batch.input.to(self.device), batch.target.to(self.device)
-        if run.channels_last:
-            low = low.contiguous(memory_format=torch.channels_last)
-        arguments: list[Any] = []
-        if self.backbone.spec.global_context:
-            wholes = batch.input_whole.to(self.device), batch.target_whole.to(self.device)
-            arguments.append(self.module.context_for(*wholes))  # type: ignore[operator]
-        reduced = run.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced), blaming(low):
-            output = self.module(low, *arguments)
-        loss: Tensor = self.loss(output, high)
-        return loss
-
-    def _context_loss(self, number: int) -> Tensor:
-        """Loss of what the network decides from the whole picture, on thumbnails."""
-        thumbnails = self.data.thumbnails(number, self.recipe.run.context_batch)
-        inputs, targets = (t.to(self.device) for t in thumbnails)
-        loss: Tensor = self.module.context_loss(inputs, targets)  # type: ignore[operator]
-        return loss
+    def _phase(self) -> int:
+        return sum(step <= self.step for step, _ in self._phases) - 1
 
     def validate(self) -> dict[str, float]:
         """Return the mean held-out PSNR in dB of each source, outputs rounded to 8 bits."""
-        result = {}
-        for source, pairs in self.held_out.items():
-            count = min(len(pairs), self.recipe.run.validate_pictures)
-            values = []
-            for i in range(count):
-                pair = pairs[i * len(pairs) // count]
-                low, high = (_tensor(p) for p in (pair.input, pair.target))
-                output = apply_network(
-                    self.average,
-                    low,
-                    global_context=self.backbone.spec.global_context,
-                    dtype=torch.bfloat16 if self.recipe.run.precision == "bf16" else torch.float32,
-                )
-                arrays = [
-                    ((t[0] * 255).round() / 255).permute(1, 2, 0).numpy() for t in (output, high)
-                ]
-                values.append(psnr(*arrays))
-            if values:
-                result[source] = sum(values) / len(values)
-        return result
+        return self._validate(None)
 
-    def card(self, psnrs: dict[str, float]) -> Card:
-        """Describe the present weights."""
-        fixed = {k: v for k, v in self.config.items() if k not in self.backbone.spec.training_only}
-        pairs = [f"{s.input} -> {s.target}" for s in self.recipe.data.sources]
-        data = "; ".join([*pairs, *(f"darkened {folder}" for folder in self.recipe.data.clean)])
+    def _validate(self, records: Records | None) -> dict[str, float]:
+        dtype = torch.bfloat16 if self.recipe.run.precision == "bf16" else torch.float32
+
+        def enhance(low: Tensor) -> Tensor:
+            return apply_network(
+                self.average, low, global_context=self._global_context, dtype=dtype
+            )
+
+        def show(name: str, pictures: tuple[Tensor, ...]) -> None:
+            if records:
+                records.sample(self.step, name, pictures)
+
+        psnrs = validate(enhance, self.held_out, self.recipe.run.validate_pictures, show)
+        if psnrs and records:
+            self._keep(psnrs)
+        return psnrs
+
+    def _keep(self, psnrs: dict[str, float]) -> None:
+        """Write the averaged weights, as the last and perhaps as the best."""
+        card, state = self._card(psnrs), self.average.state_dict()
+        save_weights(self.out / "last.safetensors", state, card)
+        mean = sum(psnrs.values()) / len(psnrs)
+        if mean > self.best:
+            self.best = mean
+            save_weights(self.out / "best.safetensors", state, card)
+
+    def _card(self, psnrs: dict[str, float]) -> Card:
+        data = self.recipe.data
+        sources = [f"{s.input} -> {s.target}" for s in data.sources]
+        made = [f"{c.folder} (inputs made: {c.make})" for c in data.clean]
         return Card(
             name=self.entry.spec.name,
             backbone=self.backbone.qualified_name,
-            config=fixed,
+            config={
+                k: v for k, v in self.config.items() if k not in self.backbone.spec.training_only
+            },
             task=self.entry.spec.task,
-            data=f"{data}; {self.recipe.data.held_out:.0%} of the scenes held out",
+            data=f"{'; '.join(sources + made)}; {data.held_out:.0%} of the scenes held out",
             figures={"held-out PSNR in dB, a sample, 8 bits": psnrs},
-            training=f"{self.step} steps, {self.recipe.loss}, enhancekit {__version__}",
+            training=f"{self.step} steps, loss {self._phases[self._phase()][1]}, "
+            f"enhancekit {__version__}",
             date=time.strftime("%Y-%m-%d"),
         )
 
     def _update_average(self) -> None:
-        decay = self.recipe.optim.ema
         # short runs would otherwise average in their random start
-        decay = min(decay, (1 + self.step) / (10 + self.step))
+        decay = min(self.recipe.optim.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            ours, theirs = self.average.state_dict(), self.module.state_dict()
-            for name, value in ours.items():
+            theirs = self.network.state_dict()
+            for name, value in self.average.state_dict().items():
                 if value.is_floating_point():
                     value.lerp_(theirs[name], 1 - decay)
                 else:
                     value.copy_(theirs[name])
-
-    def _select(self, pattern: str) -> list[nn.Parameter]:
-        chosen = []
-        for name, parameter in self.module.named_parameters():
-            parameter.requires_grad_(bool(re.match(pattern, name)))
-            if parameter.requires_grad:
-                chosen.append(parameter)
-        if not chosen:
-            raise RecipeError(f"model.only = {pattern!r} matches no parameter")
-        return chosen
-
-    def _record(self, loss: float, psnrs: dict[str, float]) -> None:
-        path = self.out / "metrics.csv"
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["step", "loss", *(f"psnr {name}" for name in psnrs)])
-            writer.writerow([self.step, f"{loss:.6f}", *(f"{v:.4f}" for v in psnrs.values())])
-        mean = sum(psnrs.values()) / len(psnrs)
-        card = self.card(psnrs)
-        save_weights(self.out / "last.safetensors", self.average.state_dict(), card)
-        if mean > self.best:
-            self.best = mean
-            save_weights(self.out / "best.safetensors", self.average.state_dict(), card)
 
     def _save(self) -> None:
         state = {
             "recipe": self.recipe.model_dump_json(),
             "step": self.step,
             "best": self.best,
-            "module": self.module.state_dict(),
+            "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
@@ -330,7 +324,7 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
-            self.module.load_state_dict(state["module"])
+            self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.step, self.best = int(state["step"]), float(state["best"])
@@ -338,8 +332,56 @@ class Trainer:
             raise DataError(f"{self._checkpoint} does not fit this network: {error}") from error
 
 
-def _tensor(path: Path) -> Tensor:
-    return torch.from_numpy(read_rgb8(path)).permute(2, 0, 1)[None].float() / 255
+def _fabric(recipe: Recipe, device: torch.device) -> Fabric:
+    """Set up one process, or join those that ``torchrun`` started."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if recipe.run.accumulate % world:
+        raise RecipeError(
+            f"run.accumulate: {recipe.run.accumulate} batches cannot be shared out evenly over "
+            f"{world} processes; set it to a multiple"
+        )
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=local if device.index is None or world > 1 else [device.index],
+        num_nodes=world // local,
+        # a context that is not trained leaves parameters without a gradient
+        strategy=DDPStrategy(find_unused_parameters=True) if world > 1 else "auto",
+        precision="bf16-mixed" if recipe.run.precision == "bf16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def _loss(text: str, options: dict[str, dict[str, Any]]) -> nn.Module:
+    known = {name: values for name, values in options.items() if name in text}
+    if "+" in text or "*" in text:
+        made: nn.Module = host().losses.create(text, options=known)
+    else:
+        made = host().losses.create(text, **known.get(text, {}))
+    return made
+
+
+def _select(network: nn.Module, pattern: str) -> list[nn.Parameter]:
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(bool(re.match(pattern, name)))
+    chosen = [p for p in network.parameters() if p.requires_grad]
+    if not chosen:
+        raise RecipeError(f"model.only = {pattern!r} matches no parameter")
+    return chosen
+
+
+def _figures(done: Progress, rate: float) -> dict[str, float]:
+    terms = {f"loss/{name}": value for name, value in done.terms.items()}
+    psnrs = {f"psnr/{name}": value for name, value in done.psnr.items()}
+    return {"loss": done.loss, **terms, "lr": rate, **psnrs}
+
+
+def _refuse_non_finite(value: Tensor, what: str) -> None:
+    if not torch.isfinite(value).all():
+        raise NonFiniteError(
+            f"{what} is {float(value)}; lower optim.lr, set optim.clip, or use run.precision='fp32'"
+        )
 
 
 def _refuse_context(recipe: Recipe, global_context: bool) -> None:

@@ -12,7 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from enhancekit.errors import RecipeError
 
-__all__ = ["Data", "Model", "Optimiser", "Recipe", "Run", "Source", "read_recipe"]
+__all__ = [
+    "Clean",
+    "Data",
+    "Model",
+    "Optimiser",
+    "Phase",
+    "Recipe",
+    "Run",
+    "Source",
+    "read_recipe",
+]
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -32,6 +42,19 @@ class Source(_Section):
     scene: str = ""
     """Regular expression on the stem; what its first group matches names the scene. Without it,
     pairs belong to one scene where their reference files are equal."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Relative frequency of each of its pictures."""
+
+
+class Clean(_Section):
+    """A folder of ordinary photographs, from which inputs are made."""
+
+    folder: str
+    """Relative to ``data.root``."""
+    make: Literal["dark", "gaussian", "poisson", "bicubic-x2"] = "dark"
+    """How; see `enhancekit.training.synthetic`."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Relative frequency of each of its pictures."""
 
 
 class Data(_Section):
@@ -39,10 +62,10 @@ class Data(_Section):
 
     root: str = "."
     """Folder the sources stand in, relative to the working directory."""
-    sources: tuple[Source, ...] = Field(min_length=1)
-    """Pairs of folders, pooled."""
-    clean: tuple[str, ...] = ()
-    """Folders of ordinary photographs, relative to ``root``, from which dark inputs are made."""
+    sources: tuple[Source, ...] = ()
+    """Pairs of folders."""
+    clean: tuple[Clean, ...] = ()
+    """Folders of ordinary photographs."""
     held_out: Fraction = 0.1
     """Share of the scenes kept for validation; chosen by a hash of the scene's name."""
     crop: Positive = 160
@@ -95,9 +118,10 @@ class Run(_Section):
     steps: Positive
     """Optimiser steps."""
     batch: Positive = 4
-    """Crops in memory at once."""
+    """Crops in the memory of one process at once."""
     accumulate: Positive = 1
-    """Batches summed into one optimiser step."""
+    """Batches averaged into one optimiser step, shared out over the processes; so the effective
+    batch does not depend on how many there are."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Of the forward pass, by autocast; weights and optimiser stay in 32 bits."""
     channels_last: bool = True
@@ -112,6 +136,17 @@ class Run(_Section):
     """Held-out pictures a validation, spread evenly over all."""
     save_every: Positive = 500
     """Steps between checkpoints."""
+    log_every: Positive = 50
+    """Steps between rows of the metrics."""
+
+
+class Phase(_Section):
+    """A loss that takes over at a step."""
+
+    step: Positive
+    """The first step it is used for."""
+    loss: str
+    """As ``loss`` of the recipe."""
 
 
 class Recipe(_Section):
@@ -122,6 +157,10 @@ class Recipe(_Section):
     loss: str
     """Registered loss or a weighted sum, e.g. ``"charbonnier + 0.1*ssim"``; empty to train the
     global context alone."""
+    loss_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Options of single losses by name, e.g. ``vgg = { weights = "vgg19.pth" }``."""
+    phases: tuple[Phase, ...] = ()
+    """Losses that take over later, in the order of their steps."""
     optim: Optimiser = Optimiser()
     run: Run
 

@@ -1,15 +1,27 @@
-"""Dark, noisy inputs made from clean photographs: linear light, exposure, tint, noise, 8 bits."""
+"""Inputs made from clean photographs: dark and noisy ones, noise alone, or smaller ones."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Darkening", "draw_darkening", "from_linear", "to_linear"]
+from enhancekit.errors import DataError
+
+__all__ = [
+    "Darkening",
+    "Degradation",
+    "draw_darkening",
+    "draw_degradation",
+    "from_linear",
+    "to_linear",
+]
+
 
 EXPOSURE = (1 / 40, 1 / 3)
 """Range of the exposure, log-uniform: 1.6 to 5.3 stops under, as the inputs of LOL and SICE."""
@@ -22,6 +34,14 @@ READ = (2.18, 1.20, 0.26)
 deviation (same paper)."""
 TINT = 0.08
 """Standard deviation of the log of the red and blue gains."""
+SIGMA = (0.0, 50.0)
+"""Range of Gaussian noise's standard deviation, uniform, in units of 1/255."""
+PEAK = (8.0, 255.0)
+"""Range of the photons a white pixel gathers under Poisson noise, log-uniform."""
+
+Degradation = Callable[[Tensor, torch.Generator, bool], Tensor]
+"""Maps a clean crop (3, H, W) to the input it might have come from; the last argument is false for
+thumbnails of whole pictures, which average noise away."""
 
 
 def to_linear(encoded: Tensor) -> Tensor:
@@ -65,7 +85,7 @@ class Darkening:
     blur: float
     """Standard deviation in pixels of the blur that demosaicing gives the noise; 0 for none."""
 
-    def __call__(self, clean: Tensor, draw: torch.Generator, *, noise: bool = True) -> Tensor:
+    def __call__(self, clean: Tensor, draw: torch.Generator, noise: bool) -> Tensor:
         """Photograph a clean picture darkly.
 
         Parameters
@@ -110,6 +130,53 @@ def draw_darkening(draw: torch.Generator) -> Darkening:
     blur = _uniform(0.4, 0.9, draw) if _uniform(0, 1, draw) < 0.5 else 0.0
     gains = torch.tensor([red, 1.0, blue]).view(3, 1, 1) * exposure
     return Darkening(gains, math.exp(shot), math.exp(read), blur)
+
+
+def draw_degradation(kind: str, draw: torch.Generator) -> Degradation:
+    """Draw how a clean photograph is to be spoilt.
+
+    Parameters
+    ----------
+    kind : {"dark", "gaussian", "poisson", "bicubic-x2"}
+        ``"gaussian"`` noise is neither clipped nor rounded, as denoising is usually measured;
+        ``"bicubic-x2"`` halves the size with an antialiased bicubic kernel and rounds to 8 bits.
+    draw : torch.Generator
+        Of the parameters.
+
+    Examples
+    --------
+    >>> draw = torch.Generator().manual_seed(0)
+    >>> draw_degradation("bicubic-x2", draw)(torch.zeros(3, 8, 8), draw, True).shape
+    torch.Size([3, 4, 4])
+    """
+    if kind == "dark":
+        return draw_darkening(draw)
+    if kind == "gaussian":
+        sigma = _uniform(*SIGMA, draw) / 255
+        return partial(_gaussian, sigma)
+    if kind == "poisson":
+        return partial(_poisson, math.exp(_uniform(math.log(PEAK[0]), math.log(PEAK[1]), draw)))
+    if kind == "bicubic-x2":
+        return _halved
+    raise DataError(
+        f"no degradation is called {kind!r}; there are dark, gaussian, poisson, bicubic-x2"
+    )
+
+
+def _gaussian(sigma: float, clean: Tensor, draw: torch.Generator, noise: bool) -> Tensor:
+    return clean + sigma * torch.randn(clean.shape, generator=draw) if noise else clean
+
+
+def _poisson(peak: float, clean: Tensor, draw: torch.Generator, noise: bool) -> Tensor:
+    return torch.poisson(clean * peak, generator=draw) / peak if noise else clean
+
+
+def _halved(clean: Tensor, draw: torch.Generator, noise: bool) -> Tensor:
+    del draw
+    if not noise:
+        return clean
+    small = F.interpolate(clean[None], scale_factor=0.5, mode="bicubic", antialias=True)[0]
+    return (small.clamp(0, 1) * 255).round() / 255
 
 
 def _blurred(grain: Tensor, sigma: float) -> Tensor:

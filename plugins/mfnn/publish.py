@@ -22,6 +22,7 @@ import enhancekit
 from enhancekit.imaging.convert import open_image
 from enhancekit.training.evaluation import Evaluation
 from enhancekit.training.loop import split_pairs
+from enhancekit.training.protocols import PROTOCOLS
 from enhancekit.training.recipe import Data, read_recipe
 from enhancekit.weights import read_card, save_weights
 
@@ -41,21 +42,21 @@ LIMITS = (
 def figures(path: Path, name: str, data: Data) -> dict[str, Any]:
     """Measure PSNR and SSIM on every held-out pair, in 32 bits, and say how to repeat it."""
     enhancer = enhancekit.load(name, weights=path, precision="fp32")
-    found: dict[str, Any] = {"protocol": "RGB, whole pictures, 8 bits, no mean correction"}
+    found: dict[str, Any] = {"protocol": PROTOCOLS["rgb"].text}
     _, held_out = split_pairs(data)
     for source in data.sources:
-        evaluation = Evaluation(enhancer, ["psnr", "ssim"])
+        evaluation = Evaluation(enhancer, PROTOCOLS["rgb"], reference_mean=True)
         for pair in held_out[source.input]:
             evaluation.add(pair)
-        result = evaluation.result()
+        figures_of = evaluation.summaries()
         scene = f" --scene '{source.scene}'" if source.scene else ""
         folder = Path(source.input).parent.name
         found[folder] = {
-            "psnr_db": round(result["metrics"]["psnr"]["mean"], 2),
-            "ssim": round(result["metrics"]["ssim"]["mean"], 4),
-            "pairs": result["pairs"],
+            **{key: round(summary.mean, 4) for key, summary in figures_of.items()},
+            "psnr, 95% by scene": [round(v, 2) for v in figures_of["psnr"].interval],
+            "pairs": len(evaluation.rows),
             "command": f"enhancekit evaluate {name} --data DATA/{folder} --split held-out "
-            f"--precision fp32{scene}",
+            f"--precision fp32 --gt-mean{scene}",
         }
         print(folder, found[folder])
     return found

@@ -280,9 +280,11 @@ class Exposure(nn.Module):
         log_gain = self.solve(thumbnail, grey)
         picture = (self.curve(thumbnail, log_gain) - 0.45) * 3
         level = (log_gain - 3).expand(-1, 1, *thumbnail.shape[2:])
-        features = self.features(torch.cat((picture, level), dim=1))
-        pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
-        brightness: Tensor = 0.45 + 0.2 * self.head(pooled)[:, 0]
+        # 16 bits would shift the brightness of the whole picture, and cost nothing to avoid
+        with torch.autocast(thumbnail.device.type, enabled=False):
+            features = self.features(torch.cat((picture, level), dim=1))
+            pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
+            brightness: Tensor = 0.45 + 0.2 * self.head(pooled)[:, 0]
         return brightness.clamp(0.05, 0.95)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,0 +1,186 @@
+"""Evaluations as files: CSV by picture, JSON, Markdown, and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from enhancekit.atomic import replacing
+from enhancekit.errors import DataError
+from enhancekit.imaging.files import read_rgb8
+from enhancekit.training.evaluation import Evaluation
+from enhancekit.training.pairs import Pair
+
+__all__ = ["Strip", "as_dict", "as_markdown", "measure", "write_report"]
+
+Strip = dict[str, str]
+"""Pictures of one pair as data addresses: ``"input"``, ``"reference"``, and each enhancer's."""
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1400px;padding:0 1rem;
+color-scheme:light dark}table{border-collapse:collapse;margin:1rem 0}
+td,th{padding:.25rem .8rem;text-align:right;border-bottom:1px solid #8884}
+td:first-child,th:first-child{text-align:left}
+.strip{display:flex;gap:.5rem;flex-wrap:wrap;margin:.3rem 0 1.6rem}figure{margin:0}
+img{max-width:440px;display:block}figcaption{font-size:13px}
+"""
+
+
+def as_dict(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """Return evaluations as plain values."""
+    return [
+        {
+            "enhancer": e.enhancer.entry.qualified_name,
+            "distribution": str(e.enhancer.entry.provider),
+            "precision": str(e.enhancer.precision).removeprefix("torch."),
+            "protocol": e.protocol.name,
+            "pairs": len(e.rows),
+            "scenes": len({row["scene"] for row in e.rows}),
+            "metrics": {name: asdict(summary) for name, summary in e.summaries().items()},
+            "pictures": e.rows,
+        }
+        for e in evaluations
+    ]
+
+
+def as_markdown(evaluations: Sequence[Evaluation]) -> str:
+    """Return a table of means with their 95% intervals, and the protocol below it."""
+    first = evaluations[0].summaries()
+    head = ["enhancer", *(f"{n}, {s.unit}" if s.unit else n for n, s in first.items())]
+    lines = [" | ".join(head), " | ".join(["---"] * len(head))]
+    for evaluation in evaluations:
+        cells = [evaluation.enhancer.entry.qualified_name]
+        for summary in evaluation.summaries().values():
+            low, high = summary.interval
+            digits = 2 if summary.unit == "dB" else 4
+            cells.append(f"{summary.mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
+        lines.append(" | ".join(cells))
+    count = len(evaluations[0].rows)
+    scenes = len({row["scene"] for row in evaluations[0].rows})
+    protocol = evaluations[0].protocol
+    table = "\n".join(f"| {line} |" for line in lines)
+    return (
+        f"{table}\n\nMeans over {count} pictures of {scenes} scenes, 95% interval by scene in "
+        f"brackets. Protocol `{protocol.name}`: {protocol.text}.\n"
+    )
+
+
+def measure(pair: Pair, evaluations: Sequence[Evaluation], *, pictures: bool) -> Strip:
+    """Add a pair to each evaluation; with `pictures`, return the thumbnails of all involved."""
+    outputs = {e.enhancer.entry.qualified_name: e.add(pair) for e in evaluations}
+    if not pictures:
+        return {}
+    shown = {"input": read_rgb8(pair.input), **outputs, "reference": read_rgb8(pair.target)}
+    return {caption: _thumbnail(picture) for caption, picture in shown.items()}
+
+
+def _thumbnail(picture: NDArray[np.uint8]) -> str:
+    """Return a picture, at most 440 pixels wide, as a data address for a page."""
+    small = Image.fromarray(picture)
+    small.thumbnail((440, 440))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def write_report(
+    folder: Path, evaluations: Sequence[Evaluation], strips: dict[str, Strip], title: str
+) -> None:
+    """Write ``pictures.csv``, ``results.json``, ``results.md`` and ``report.html``.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if missing.
+    evaluations : sequence of Evaluation
+        Of the same pairs under the same protocol.
+    strips : dict of str to Strip
+        Thumbnails by picture name.
+    title : str
+        Heading of the page.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written.
+    """
+    results = json.dumps(as_dict(evaluations), indent=2, default=str)
+    files = {
+        "pictures.csv": _csv(evaluations),
+        "results.json": results,
+        "results.md": as_markdown(evaluations),
+        "report.html": _page(evaluations, strips, title),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            with replacing(folder / name) as file:
+                file.write(text.encode())
+    except OSError as error:
+        raise DataError(f"the report cannot be written to {folder}: {error}") from error
+
+
+def _csv(evaluations: Sequence[Evaluation]) -> str:
+    buffer = io.StringIO()
+    names = list(evaluations[0].rows[0])
+    writer = csv.DictWriter(buffer, ["enhancer", *names])
+    writer.writeheader()
+    for evaluation in evaluations:
+        name = evaluation.enhancer.entry.qualified_name
+        writer.writerows({"enhancer": name, **row} for row in evaluation.rows)
+    return buffer.getvalue()
+
+
+def _page(evaluations: Sequence[Evaluation], strips: dict[str, Strip], title: str) -> str:
+    first = evaluations[0]
+    metric, summary = next(iter(first.summaries().items()))
+    order = sorted(first.rows, key=lambda r: r[metric], reverse=not summary.higher_is_better)
+    figures = [{row["picture"]: row[metric] for row in e.rows} for e in evaluations]
+    body = [f"<h1>{html.escape(title)}</h1>", _table(evaluations)]
+    body.append(f"<p>Worst {html.escape(metric)} of the first enhancer on top.</p>")
+    for row in order:
+        name = row["picture"]
+        shown = []
+        for caption, address in strips.get(name, {}).items():
+            value = next(
+                (
+                    f" {values[name]:.4g}"
+                    for e, values in zip(evaluations, figures, strict=True)
+                    if e.enhancer.entry.qualified_name == caption
+                ),
+                "",
+            )
+            label = html.escape(f"{caption}{value}")
+            alternative = html.escape(f"{name}, {caption}")
+            shown.append(
+                f'<figure><img src="{address}" alt="{alternative}" loading="lazy">'
+                f"<figcaption>{label}</figcaption></figure>"
+            )
+        body.append(f'<h2>{html.escape(name)}</h2><div class="strip">{"".join(shown)}</div>')
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
+        f"<body>{''.join(body)}</body></html>"
+    )
+
+
+def _table(evaluations: Sequence[Evaluation]) -> str:
+    table, _, note = as_markdown(evaluations).partition("\n\n")
+    head, _, *rows = ([c.strip() for c in r.strip("| ").split(" | ")] for r in table.split("\n"))
+    cells = "".join(f"<th>{html.escape(c)}</th>" for c in head)
+    lines = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in row)}</tr>" for row in rows
+    )
+    return f"<table><tr>{cells}</tr>{lines}</table><p>{html.escape(note)}</p>"

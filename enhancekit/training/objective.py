@@ -1,0 +1,66 @@
+"""What is minimised: a network, its losses and its whole-picture decisions as one module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from enhancekit.inference.apply import blaming
+from enhancekit.training.batches import Batch
+
+__all__ = ["Objective"]
+
+
+class Objective(nn.Module):
+    """Maps a batch to its loss; one module, so that data-parallel training sees every parameter.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        What is trained.
+    losses : sequence of torch.nn.Module
+        One for each phase of the training; empty to train the global context alone.
+    global_context : bool
+        Whether the network decides something from the whole picture.
+    channels_last : bool
+        Memory layout of the inputs.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        losses: Sequence[nn.Module],
+        *,
+        global_context: bool,
+        channels_last: bool,
+    ) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.losses = nn.ModuleList(losses)
+        self.global_context = global_context
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.layout = layout
+
+    def forward(self, batch: Batch, thumbnails: tuple[Tensor, Tensor] | None, phase: int) -> Tensor:
+        """Return the loss of a batch, and of thumbnails of whole pictures if any are given."""
+        losses = []
+        if self.losses:
+            arguments = []
+            low = batch.input.contiguous(memory_format=self.layout)
+            with blaming(low):
+                if self.global_context:
+                    wholes = batch.input_whole, batch.target_whole
+                    arguments.append(self.network.context_for(*wholes))
+                output = self.network(low, *arguments)
+            losses.append(self.losses[phase](output, batch.target))
+        if thumbnails is not None:
+            losses.append(self.network.context_loss(*thumbnails))
+        total: Tensor = torch.stack(losses).sum()
+        return total
+
+    def terms(self, phase: int) -> dict[str, float]:
+        """Return each term of the phase's loss at the last call, where it has terms."""
+        return dict(getattr(self.losses[phase], "values", {})) if self.losses else {}
