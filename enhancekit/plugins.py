@@ -1,9 +1,8 @@
-"""Find plugins by entry point, register them, and keep one plugin's failure to itself."""
+"""Register the plugins that are found, and keep one plugin's failure to itself."""
 
 from __future__ import annotations
 
 import os
-import re
 import threading
 import traceback
 import warnings
@@ -11,17 +10,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import entrypoints
 import pluggy
 
 from enhancekit import hookspecs
+from enhancekit.discovery import canonical, find_plugins
 from enhancekit.errors import PluginError
 from enhancekit.registry import Entry, LossRegistry, Provider, Registry
 from enhancekit.specs import BackboneSpec, BlockSpec, EnhancerSpec, LossSpec, MetricSpec, Spec
 
-__all__ = ["GROUP", "Host", "PluginStatus", "PluginWarning", "host", "reset"]
+__all__ = ["Host", "PluginStatus", "PluginWarning", "host", "reset"]
 
-GROUP = "enhancekit"
 BUILTIN = "builtin"
 DISABLE, ALLOW, STRICT = (
     "ENHANCEKIT_DISABLE_PLUGINS",
@@ -122,34 +120,26 @@ class Host:
 
     def _names(self, variable: str) -> set[str]:
         given = self._environ.get(variable, "").split(",")
-        return {_canonical(name.strip()) for name in given if name.strip()}
+        return {canonical(name.strip()) for name in given if name.strip()}
 
     def _discover(self) -> list[PluginStatus]:
         manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)
-        statuses = []
+        statuses: list[PluginStatus] = []
         allowed, disabled = self._names(ALLOW), self._names(DISABLE)
         seen = {BUILTIN, "enhancekit"}
-        with warnings.catch_warnings(record=True) as malformed:
-            warnings.simplefilter("always", entrypoints.BadEntryPoint)
-            found = entrypoints.get_group_all(GROUP)
-        for point in _unique(found):
-            distro = point.distro
-            provider = Provider(
-                point.name,
-                _canonical(distro.name) if distro else "unknown",
-                distro.version if distro else "0",
-            )
-            names = {_canonical(provider.plugin), provider.distribution}
+        # the core first, so that nobody else can take its name
+        for found in sorted(find_plugins(), key=lambda f: not _is_core(f.provider)):
+            provider = found.provider
+            names = {canonical(provider.plugin), provider.distribution}
             seen |= names
-            is_builtin = point.name == BUILTIN and distro and distro.name == "enhancekit"
-            if not is_builtin and ((allowed and not names & allowed) or names & disabled):
+            if not _is_core(provider) and ((allowed and not names & allowed) or names & disabled):
                 statuses.append(PluginStatus(provider, "disabled"))
+            elif found.error:
+                statuses.append(PluginStatus(provider, "failed", found.error))
             else:
-                statuses.append(self._register(manager, point, provider))
-        for warning in malformed:
-            provider = Provider("unknown", "unknown", "0")
-            statuses.append(PluginStatus(provider, "failed", error=str(warning.message)))
+                taken = [s.provider for s in statuses if s.provider.plugin == provider.plugin]
+                statuses.append(self._register(manager, found.point, provider, taken))
         for name in sorted((allowed | disabled) - seen):
             variable = ALLOW if name in allowed else DISABLE
             warnings.warn(
@@ -161,19 +151,26 @@ class Host:
         return statuses
 
     def _register(
-        self, manager: pluggy.PluginManager, point: Any, provider: Provider
+        self,
+        manager: pluggy.PluginManager,
+        point: Any,
+        provider: Provider,
+        taken: Collection[Provider],
     ) -> PluginStatus:
         plugin: object | None = None
         try:
+            _refuse_taken(provider, taken)
             plugin = point.load()
             manager.register(plugin, name=provider.plugin)
             manager.check_pending()
             entries = [e for kind in KINDS for e in _entries(manager, plugin, kind, provider)]
             _refuse_nothing_or_repeated(entries)
-        except Exception as error:  # noqa: BLE001  one bad plugin never stops the others
-            if plugin is not None and manager.is_registered(plugin):
+        except (Exception, SystemExit) as error:  # noqa: BLE001  one bad plugin never stops others
+            if plugin is not None and manager.get_plugin(provider.plugin) is plugin:
                 manager.unregister(plugin)
-            said = str(error) if isinstance(error, PluginError) else _one_line(error)
+            said = " ".join(str(error).split()) or "no message"
+            if not isinstance(error, PluginError):
+                said = f"{type(error).__name__}: {said}"
             return PluginStatus(provider, "failed", said, traceback.format_exc())
         return PluginStatus(provider, "ok", entries=entries)
 
@@ -189,19 +186,16 @@ class Host:
             )
 
 
-def _canonical(name: str) -> str:
-    """Normalise a distribution's name as packaging tools do."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _is_core(provider: Provider) -> bool:
+    return provider.plugin == BUILTIN and provider.distribution == "enhancekit"
 
 
-def _unique(points: Iterable[Any]) -> Iterator[Any]:
-    """Drop what the same distribution on a doubled path lists twice."""
-    seen = set()
-    for point in points:
-        key = (point.name, point.module_name, point.object_name)
-        if key not in seen:
-            seen.add(key)
-            yield point
+def _refuse_taken(provider: Provider, taken: Collection[Provider]) -> None:
+    if taken:
+        raise PluginError(
+            f"the plugin name {provider.plugin!r} is taken by {next(iter(taken))}; one of the two "
+            "must be uninstalled, or disabled by its distribution's name"
+        )
 
 
 def _entries(
@@ -229,11 +223,6 @@ def _refuse_nothing_or_repeated(entries: Collection[Entry[Any]]) -> None:
             if (entry.kind, name) in seen:
                 raise PluginError(f"it registers {entry.kind} {name!r} twice")
             seen.add((entry.kind, name))
-
-
-def _one_line(error: BaseException) -> str:
-    first = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {first}"
 
 
 _host: Host | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -77,7 +79,8 @@ class Entry(Generic[S]):
                 f"{self} failed while being created with {_call(args, options)}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        if hasattr(made, "__dict__") and not isinstance(made, type):
+        # what takes no attributes (a frozen or slotted object, a function's result) goes without
+        with contextlib.suppress(AttributeError, TypeError):
             made.enhancekit_origin = str(self)
         return made
 
@@ -149,8 +152,8 @@ class Registry(Generic[S]):
     def names(self) -> Sequence[str]:
         """Return the shortest unambiguous name of every entry."""
         entries = self.list()
-        bare = [e.spec.name for e in entries]
-        return [e.spec.name if bare.count(e.spec.name) == 1 else e.qualified_name for e in entries]
+        given = Counter(n for e in entries for n in (e.spec.name, *e.spec.aliases))
+        return [e.spec.name if given[e.spec.name] == 1 else e.qualified_name for e in entries]
 
     def get(self, name: str) -> Entry[S]:
         """Find an entry by ``name``, alias, or ``plugin:name``.

@@ -39,7 +39,7 @@ def load_target(target: str, wanted_by: str) -> Any:
     target : str
         ``"package.module:attribute"``.
     wanted_by : str
-        Who asks, as it should stand in an error, e.g. ``"block 'scr' of plugin mfnn"``.
+        Who asks, as it should stand in an error, e.g. ``"block acme:fast (acme 1.0)"``.
 
     Returns
     -------
@@ -121,6 +121,8 @@ class Spec:
     """Other names it answers to."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.aliases, str):
+            raise SpecError(f"{type(self).__name__} {self.name!r}: aliases is a tuple, not text")
         for name in (self.name, *self.aliases):
             if not _NAME.fullmatch(name):
                 raise SpecError(

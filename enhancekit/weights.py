@@ -126,14 +126,23 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         If the file is missing or damaged, or has no card.
     """
     path = Path(path)
-    text = _header(path).get("__metadata__", {}).get(_KEY)
-    try:
-        return Card(**json.loads(text))
-    except (TypeError, ValueError) as error:
+    metadata = _header(path).get("__metadata__")
+    text = metadata.get(_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
         raise WeightsError(
             f"{path} carries no enhancekit model card, so it is not known which network it "
-            f"belongs to ({error})"
+            "belongs to"
+        )
+    try:
+        card = Card(**json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path} carries no enhancekit model card that can be read: {error}"
         ) from error
+    for name in ("config", "figures", "parity_db"):
+        if not isinstance(getattr(card, name), dict):
+            raise WeightsError(f"{path}: {name} of its model card is no table")
+    return card
 
 
 def load_weights(

@@ -43,11 +43,14 @@ def enhance(  # noqa: PLR0917
     from enhancekit.imaging.files import check_output, write
     from enhancekit.inference.loading import load
 
-    targets = _targets(inputs, output)
-    for target in targets:
-        check_output(target)
-        if overwrite == "never" and target.exists():
-            raise ImageError(f"{target} exists already; pass --overwrite always to replace it")
+    try:
+        targets = _targets(inputs, output)
+        for target in targets:
+            check_output(target)
+            if overwrite == "never" and target.exists():
+                raise ImageError(f"{target} exists already; pass --overwrite always to replace it")
+    except OSError as error:  # a name too long, a loop of links, a folder that may not be entered
+        raise ImageError(f"{error.filename or output}: {error.strerror or error}") from error
     name = enhancer or _default()
     loaded = load(
         name,

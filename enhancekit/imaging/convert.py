@@ -69,7 +69,12 @@ def open_image(image: Any) -> Opened:
            [102, 102, 102]], dtype=uint8)
     """
     if isinstance(image, (str, os.PathLike, bytes)):
-        return _open_pil(decode(image))
+        picture = decode(image)
+        try:
+            return _open_pil(picture)
+        except ImageError as error:
+            where = f"the {len(image)} bytes given" if isinstance(image, bytes) else str(image)
+            raise ImageError(f"{where}: {error}") from None
     if isinstance(image, Image.Image):
         return _open_pil(_upright(image))
     if isinstance(image, np.ndarray):

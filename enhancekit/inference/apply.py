@@ -83,8 +83,19 @@ def apply_network(
         def network(part: Tensor) -> Tensor:
             part = part.to(device).contiguous(memory_format=torch.channels_last)
             with blaming(part):
-                done: Tensor = module(part, *arguments)
-            return done.to(x.device)
+                done = module(part, *arguments)
+            return _checked(done, part, module).to(x.device, torch.float32)
 
         size = tile_size(tile, x.shape[2], x.shape[3], needs)
         return run_tiled(network, x, needs, size)
+
+
+def _checked(done: object, given: Tensor, module: nn.Module) -> Tensor:
+    """Refuse what breaks the contract of a backbone, naming it."""
+    if isinstance(done, Tensor) and done.shape == given.shape:
+        return done
+    what = f"the shape {tuple(done.shape)}" if isinstance(done, Tensor) else type(done).__name__
+    raise PluginError(
+        f"{getattr(module, 'enhancekit_origin', 'the network')} gave {what} for an input of shape "
+        f"{tuple(given.shape)}; it must give a tensor of the same shape"
+    )

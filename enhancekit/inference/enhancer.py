@@ -144,6 +144,8 @@ class Enhancer:
                     + (", ".join(sorted(known)) or "none")
                 )
             low, high = known[name]
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise OptionError(f"{name} is a number between {low:g} and {high:g}, not {value!r}")
             if not low <= value <= high:
                 raise OptionError(f"{name} lies between {low:g} and {high:g}, not {value}")
 

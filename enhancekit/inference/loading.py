@@ -17,6 +17,7 @@ from enhancekit.inference.apply import apply_network
 from enhancekit.inference.device import choose_device, choose_precision
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.network import build_network, resolve_config
+from enhancekit.inference.tiling import check_tile
 from enhancekit.plugins import host
 from enhancekit.registry import Entry
 from enhancekit.specs import EnhancerSpec
@@ -39,7 +40,7 @@ def load(
     Parameters
     ----------
     name : str
-        A registered enhancer, e.g. ``"mfnn"`` or ``"builtin:clahe"``; see ``enhancekit list``.
+        A registered enhancer, e.g. ``"clahe"`` or ``"builtin:clahe"``; see ``enhancekit list``.
     device : str
         ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     precision : str
@@ -77,9 +78,11 @@ def load(
     <Enhancer builtin:clahe on cpu in torch.float32>
     """
     entry = host().enhancers.get(name)
-    if entry.spec.target:
-        return _load_function(entry, weights, pretrained, options)
     where = choose_device(device)
+    check_tile(tile)
+    if entry.spec.target:
+        choose_precision(precision, where, {})
+        return _load_function(entry, weights, pretrained, options)
     backbone, _ = resolve_config(entry, options)
     module, card = build_network(entry, options, weights=weights, pretrained=pretrained)
     dtype, reason = choose_precision(precision, where, card.parity_db if card else {})
@@ -126,7 +129,7 @@ def _load_function(
     apply = partial(function, **config)
 
     def one(picture: Tensor) -> Tensor:
-        given = picture.permute(1, 2, 0).cpu().numpy()
+        given = picture.permute(1, 2, 0).cpu().numpy().copy()  # it may work in place
         try:
             done = np.asarray(apply(given), dtype=np.float32)
         except EnhanceKitError:

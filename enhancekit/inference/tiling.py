@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from enhancekit.errors import OptionError, PluginError
+from enhancekit.errors import OptionError
 from enhancekit.specs import SizeRequirements
 
-__all__ = ["AUTO_PIXELS", "AUTO_TILE", "pad_to", "run_tiled", "tile_size"]
+__all__ = ["AUTO_PIXELS", "AUTO_TILE", "check_tile", "pad_to", "run_tiled", "tile_size"]
 
 AUTO_PIXELS = 2_500_000
 """Pictures up to this many pixels are processed whole under ``tile="auto"``."""
 AUTO_TILE = 1024
 """Side, in pixels without overlap, of the tiles of larger ones."""
+
+
+def check_tile(tile: str | int | None) -> None:
+    """Refuse what is neither ``"auto"``, ``None`` nor a positive number of pixels.
+
+    Raises
+    ------
+    OptionError
+        If it is none of these.
+    """
+    if tile is None or tile == "auto":
+        return
+    if isinstance(tile, bool) or not isinstance(tile, int) or tile < 1:
+        raise OptionError(f"tile is 'auto', None or a number of pixels, not {tile!r}")
 
 
 def tile_size(
@@ -29,13 +42,12 @@ def tile_size(
     OptionError
         If `tile` is no positive number, or tiles are asked of a network with no known halo.
     """
+    check_tile(tile)
     if tile == "auto":
         large = height * width > AUTO_PIXELS
         return AUTO_TILE if large and needs.halo is not None else None
-    if tile is None:
+    if not isinstance(tile, int):
         return None
-    if isinstance(tile, bool) or not isinstance(tile, int) or tile < 1:
-        raise OptionError(f"tile is 'auto', None or a number of pixels, not {tile!r}")
     if needs.halo is None:
         raise OptionError(
             f"tile={tile} was asked for, but the network does not declare how far it looks "
@@ -85,23 +97,18 @@ def run_tiled(
         The network's.
     tile : int or None
         Side of the tiles' own pixels, from `tile_size`; ``None`` for the whole at once.
-
-    Raises
-    ------
-    PluginError
-        If the network gives another size than it was given.
     """
     height, width = x.shape[2:]
     padded = pad_to(x, needs.multiple_of, needs.minimum)
     if tile is None:
-        return _checked(network, padded)[..., :height, :width]
+        return network(padded)[..., :height, :width]
     if needs.halo is None:
         raise OptionError("tiles need a network that declares its halo")
     halo = -(-needs.halo // needs.multiple_of) * needs.multiple_of
     result: Tensor | None = None
     for top, bottom, above, below in _cuts(padded.shape[2], tile, halo):
         for left, right, before, behind in _cuts(padded.shape[3], tile, halo):
-            done = _checked(network, padded[:, :, above:below, before:behind])
+            done = network(padded[:, :, above:below, before:behind])
             if result is None:
                 result = done.new_empty((*done.shape[:2], *padded.shape[2:]))
             result[:, :, top:bottom, left:right] = done[
@@ -110,13 +117,3 @@ def run_tiled(
     if result is None:
         raise OptionError("the picture has no pixels")
     return result[..., :height, :width]
-
-
-def _checked(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    y = network(x)
-    if y.shape[2:] != x.shape[2:] or len(y) != len(x):
-        raise PluginError(
-            f"the network gave the shape {tuple(y.shape)} for an input of {tuple(x.shape)}; "
-            "it must keep batch, height and width"
-        )
-    return y.to(torch.float32)

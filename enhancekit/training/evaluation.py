@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enhancekit.errors import DataError, OptionError
+from enhancekit.errors import DataError, EnhanceKitError, OptionError, PluginError
 from enhancekit.imaging.files import read_rgb8
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.plugins import host
@@ -69,6 +69,8 @@ def interval_by_scene(values: Sequence[float], scenes: Sequence[str]) -> tuple[f
     grouped: dict[str, list[float]] = defaultdict(list)
     for value, scene in zip(values, scenes, strict=True):
         grouped[scene].append(value)
+    if not np.isfinite(values).all():  # equal pictures have an infinite PSNR
+        return float(np.mean(values)), float(np.mean(values))
     sums = np.array([sum(group) for group in grouped.values()])
     counts = np.array([len(group) for group in grouped.values()])
     drawn = np.random.default_rng(0).integers(len(sums), size=(_RESAMPLES, len(sums)))
@@ -183,5 +185,10 @@ class Evaluation:
                 raise OptionError(
                     f"{entry} compares colours, but protocol {self.protocol.name!r} is luma alone"
                 )
-            found[entry.spec.name] = function(*compared)
+            try:
+                found[entry.spec.name] = float(function(*compared))
+            except EnhanceKitError:
+                raise
+            except Exception as error:  # a plugin's metric may raise anything
+                raise PluginError(f"{entry} failed: {type(error).__name__}: {error}") from error
         return found

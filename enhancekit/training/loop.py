@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from enhancekit._version import __version__
 from enhancekit.errors import DataError, NonFiniteError, RecipeError
-from enhancekit.inference.apply import apply_network
+from enhancekit.inference.apply import apply_network, blaming
 from enhancekit.inference.device import choose_device
 from enhancekit.inference.network import build_network, resolve_config
 from enhancekit.plugins import host
@@ -228,7 +228,8 @@ class Trainer:
             with fabric.no_backward_sync(self.objective, enabled=part != own[-1]):
                 loss = self.objective(*self._inputs(number), self._phase())
                 _refuse_non_finite(loss, f"the loss at step {self.step}, batch {number},")
-                fabric.backward(loss / len(own))
+                with blaming(loss):
+                    fabric.backward(loss / len(own))
             total += loss.detach() / len(own)
         if self.recipe.optim.clip:
             norm = nn.utils.clip_grad_norm_(
@@ -269,7 +270,7 @@ class Trainer:
                 records.sample(self.step, name, pictures)
 
         psnrs = validate(enhance, self.held_out, self.recipe.run.validate_pictures, show)
-        if psnrs and records:
+        if records:
             self._keep(psnrs)
         return psnrs
 
@@ -277,8 +278,9 @@ class Trainer:
         """Write the averaged weights, as the last and perhaps as the best."""
         card, state = self._card(psnrs), self.average.state_dict()
         save_weights(self.out / "last.safetensors", state, card)
-        mean = sum(psnrs.values()) / len(psnrs)
-        if mean > self.best:
+        # with nothing held out there is no better or worse, and the last weights are the result
+        mean = sum(psnrs.values()) / len(psnrs) if psnrs else self.best
+        if mean > self.best or not psnrs:
             self.best = mean
             save_weights(self.out / "best.safetensors", state, card)
 

@@ -47,17 +47,17 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, thumbnails: tuple[Tensor, Tensor] | None, phase: int) -> Tensor:
         """Return the loss of a batch, and of thumbnails of whole pictures if any are given."""
         losses = []
-        if self.losses:
-            arguments = []
-            low = batch.input.contiguous(memory_format=self.layout)
-            with blaming(low):
+        low = batch.input.contiguous(memory_format=self.layout)
+        with blaming(low):
+            if self.losses:
+                arguments = []
                 if self.global_context:
                     wholes = batch.input_whole, batch.target_whole
                     arguments.append(self.network.context_for(*wholes))
                 output = self.network(low, *arguments)
-            losses.append(self.losses[phase](output, batch.target))
-        if thumbnails is not None:
-            losses.append(self.network.context_loss(*thumbnails))
+                losses.append(self.losses[phase](output, batch.target))
+            if thumbnails is not None:
+                losses.append(self.network.context_loss(*thumbnails))
         total: Tensor = torch.stack(losses).sum()
         return total
 

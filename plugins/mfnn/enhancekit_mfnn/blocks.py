@@ -124,10 +124,11 @@ class GLSC(nn.Module):
                 y = checkpoint(block, x, use_reentrant=False)
             else:
                 y = block(x)
-            if y.shape != x.shape:
+            if not isinstance(y, Tensor) or y.shape != x.shape:
                 raise PluginError(
-                    f"{getattr(block, 'enhancekit_origin', type(block).__name__)} gave the shape "
-                    f"{tuple(y.shape)} for {tuple(x.shape)}; a residual block keeps the shape"
+                    f"{getattr(block, 'enhancekit_origin', type(block).__name__)} gave "
+                    f"{tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__} for "
+                    f"{tuple(x.shape)}; a residual block keeps the shape"
                 )
             x = y
         return self.project(x)  # type: ignore[no-any-return]

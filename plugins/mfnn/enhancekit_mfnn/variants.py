@@ -12,10 +12,10 @@ _CONTROLS = {"exposure": (0.05, 0.95)}
 VARIANTS = (
     EnhancerSpec(
         name="mfnn",
-        summary="Dark photographs, one CPU is enough (three scales, 16 SCR, width 24)",
+        summary="Dark photographs, one CPU is enough (three scales, 16 SCR, width 16)",
         task="low-light",
         backbone="mfnn:mfnn",
-        config={"width": 24, "counts": (2, 4, 10), "context": "mfnn:exposure"},
+        config={"width": 16, "counts": (2, 4, 10), "context": "mfnn:exposure"},
         controls=_CONTROLS,
         default=True,
         train_hint=_TRAIN.format("mfnn"),
