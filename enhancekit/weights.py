@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors
@@ -63,7 +64,7 @@ def normalised(config: Mapping[str, Any]) -> dict[str, Any]:
     >>> normalised({"counts": (1, 2)})
     {'counts': [1, 2]}
     """
-    plain: dict[str, Any] = json.loads(json.dumps(dict(config), sort_keys=True))
+    plain: dict[str, Any] = json.loads(json.dumps(dict(config), sort_keys=True, default=str))
     return plain
 
 
@@ -107,7 +108,7 @@ def _header(path: Path) -> dict[str, Any]:
             header = json.loads(file.read(length)) if 0 < length <= room else None
     except FileNotFoundError:
         raise WeightsError(f"weights file {path} does not exist") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
     if not isinstance(header, dict):
         raise WeightsError(
@@ -135,7 +136,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         )
     try:
         card = Card(**json.loads(text))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise WeightsError(
             f"{path} carries no enhancekit model card that can be read: {error}"
         ) from error
@@ -151,6 +152,7 @@ def load_weights(
     *,
     backbone: str,
     config: Mapping[str, Any],
+    defaults: Mapping[str, Any] = MappingProxyType({}),
     train_hint: str = "",
 ) -> Card:
     """Load weights into a network, refusing those of another one.
@@ -165,6 +167,8 @@ def load_weights(
         Qualified name of the network.
     config : mapping
         What the network was built with; compared with the card's.
+    defaults : mapping
+        Values of options that either side leaves out.
     train_hint : str
         How to train weights for this config, for the error message.
 
@@ -180,11 +184,11 @@ def load_weights(
     """
     path = Path(path)
     card = read_card(path)
-    wanted, had = normalised(config), normalised(card.config)
+    wanted, had, usual = (normalised(c) for c in (config, card.config, defaults))
     differing = [
         f"{key}: {had.get(key, 'unset')!r} there, {wanted.get(key, 'unset')!r} asked for"
         for key in sorted({*wanted, *had})
-        if wanted.get(key) != had.get(key)
+        if wanted.get(key, usual.get(key)) != had.get(key, usual.get(key))
     ]
     if card.backbone != backbone:
         differing.insert(0, f"backbone: {card.backbone!r} there, {backbone!r} asked for")

@@ -79,6 +79,8 @@ def clahe(picture: Picture, clip_limit: float = 0.02, kernel_size: int | None = 
     """
     if not 0 <= clip_limit <= 1:
         raise OptionError(f"clip_limit lies in [0, 1], not {clip_limit}")
+    if kernel_size is not None and kernel_size < 1:
+        raise OptionError(f"kernel_size is at least 1 pixel, not {kernel_size}")
     return _on_luma(
         picture,
         lambda y: exposure.equalize_adapthist(y, kernel_size=kernel_size, clip_limit=clip_limit),

@@ -8,6 +8,7 @@ import typer
 
 from enhancekit.cli.choices import Device
 from enhancekit.cli.output import progress
+from enhancekit.errors import OptionError
 
 __all__ = ["train"]
 
@@ -24,8 +25,13 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a network by a recipe."""
-    from enhancekit.training.loop import Trainer
-    from enhancekit.training.recipe import read_recipe
+    try:
+        from enhancekit.training.loop import Trainer
+        from enhancekit.training.recipe import read_recipe
+    except ModuleNotFoundError as error:
+        raise OptionError(
+            f"training needs {error.name}; install it with: pip install 'enhancekit[train]'"
+        ) from error
 
     trainer = Trainer(read_recipe(recipe, changes or ()), resume=resume, device=device)
     if not trainer.is_main:

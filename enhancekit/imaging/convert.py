@@ -96,7 +96,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _open_pil(image: Image.Image) -> Opened:
     info = {k: image.info[k] for k in ("icc_profile", "exif", "dpi") if image.info.get(k)}
     image = _plain_mode(image)
-    opened = _open_array(np.array(image))
+    opened = _open_array(np.array(image), with_alpha=image.mode == "LA")
     mode, kind = image.mode, image.format
 
     def wrap(pixels: Pixels) -> Image.Image:
@@ -133,10 +133,11 @@ def _plain_mode(image: Image.Image) -> Image.Image:
     )
 
 
-def _open_array(array: Pixels) -> Opened:
+def _open_array(array: Pixels, *, with_alpha: bool = False) -> Opened:
+    """Open an array; ``with_alpha``: two channels are grey and alpha, as PIL has them."""
     dtype, shape = array.dtype, array.shape
-    two_channels = len(shape) == 3 and shape[2] == 2  # grey and alpha, from PIL only
-    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 2, 3, 4)):
+    channels = (2,) if with_alpha else (1, 3, 4)
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in channels):
         hint = "; channels come last in numpy" if len(shape) == 3 and shape[0] in (1, 3, 4) else ""
         raise ImageError(f"a numpy array of shape {shape} is no picture{hint}; {_SUPPORTED}")
     if 0 in shape:
@@ -149,15 +150,20 @@ def _open_array(array: Pixels) -> Opened:
     alpha = planes[..., -1:] if planes.shape[2] in (2, 4) else None
     colour = planes if alpha is None else planes[..., :-1]
     full = _RANGES.get(native)
-    pixels = torch.from_numpy(colour.astype(np.float32)).permute(2, 0, 1)[None]
+    with np.errstate(over="ignore"):  # what does not fit 32 bits is refused as infinite below
+        pixels = torch.from_numpy(colour.astype(np.float32)).permute(2, 0, 1)[None]
     tensor = _rgb(pixels, full)
 
     def close(enhanced: Tensor) -> Pixels:
         done = _quantised(_channels(enhanced, colour.shape[2]), full)
-        back: Pixels = done[0].permute(1, 2, 0).contiguous().cpu().numpy().astype(dtype)
+        if dtype.kind == "f" and dtype.itemsize > 4:  # only the change is known in 32 bits
+            done = done - _channels(tensor, colour.shape[2]).to(done)
+            back: Pixels = colour + done[0].permute(1, 2, 0).cpu().numpy()
+        else:
+            back = done[0].permute(1, 2, 0).contiguous().cpu().numpy()
         if alpha is not None:
             back = np.concatenate((back, alpha), axis=2)
-        return back if two_channels else back.reshape(shape)
+        return back.astype(dtype).reshape(shape)
 
     return Opened(tensor, close, kept.copy)
 
@@ -179,7 +185,11 @@ def _open_tensor(given: Tensor) -> Opened:
 
     def close(enhanced: Tensor) -> Tensor:
         done = _quantised(_channels(enhanced, colour.shape[1]), full)
-        back = done.to(device=given.device, dtype=given.dtype)
+        if given.dtype == torch.float64:
+            before = _channels(tensor, colour.shape[1]).to(done)
+            back = colour + (done - before).to(device=given.device, dtype=given.dtype)
+        else:
+            back = done.to(device=given.device, dtype=given.dtype)
         if alpha is not None:
             back = torch.cat((back, alpha), dim=1)
         return back.reshape(shape).contiguous()

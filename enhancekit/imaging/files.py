@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from enhancekit.atomic import replacing
 from enhancekit.errors import ImageError
@@ -19,6 +19,11 @@ __all__ = ["FORMATS", "check_output", "decode", "read_rgb8", "write"]
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 """Formats that are read, by Pillow's names."""
 
+_BITS_PER_SAMPLE = 258
+_DESCRIPTIVE = {
+    int(getattr(ExifTags.Base, name))
+    for name in ("ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "Copyright")
+}
 _WRITTEN = {
     ".bmp": "BMP",
     ".jpeg": "JPEG",
@@ -82,8 +87,9 @@ def _decode(data: bytes, where: str) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         _refuse_frames(picture, where)
+        _refuse_deep_tiff(picture, where)
         picture.load()
-        upright = ImageOps.exif_transpose(picture)
+        upright = _upright(picture)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -110,6 +116,41 @@ def _refuse_deep_png(data: bytes, where: str) -> None:
         )
 
 
+def _refuse_deep_tiff(picture: Image.Image, where: str) -> None:
+    """Pillow reads 16-bit colour TIFF as 8 bit in silence, too."""
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        bits = picture.tag_v2.get(_BITS_PER_SAMPLE, (1,))
+        if len(bits) > 1 and max(bits) > 8:
+            raise ImageError(
+                f"{where}: 16 bits a channel in colour or with alpha are not read from TIFF yet; "
+                "pass the pixels as a uint16 array, which keeps every bit"
+            )
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turn a loaded picture by its EXIF orientation; EXIF that cannot be read is dropped."""
+    try:
+        exif = picture.getexif()
+        if picture.format == "TIFF" and (kept := _descriptive(exif)):
+            picture.info["exif"] = kept.tobytes()
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # noqa: BLE001 damaged EXIF raises many kinds and says nothing of the pixels
+        plain = picture.copy()
+        plain.info.pop("exif", None)
+        return plain
+
+
+def _descriptive(exif: Image.Exif) -> Image.Exif:
+    """Return the part of a TIFF's directory that describes the photograph, not the file."""
+    kept = Image.Exif()
+    for tag in _DESCRIPTIVE & exif.keys():
+        kept[tag] = exif[tag]
+    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if found := exif.get_ifd(directory):
+            kept.get_ifd(directory).update(found)
+    return kept
+
+
 def _refuse_frames(picture: Image.Image, where: str) -> None:
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format != "MPO":  # a JPEG whose further frames are previews
@@ -128,8 +169,9 @@ def read_rgb8(path: Path) -> NDArray[np.uint8]:
         If it cannot be read or is not 8-bit grey or RGB.
     """
     picture = decode(path)
-    if picture.mode not in ("L", "P", "RGB"):
-        raise ImageError(f"{path}: mode {picture.mode} cannot be trained on; use 8-bit RGB")
+    if picture.mode not in ("L", "P", "RGB") or "transparency" in picture.info:
+        alpha = " with transparency" if "transparency" in picture.info else ""
+        raise ImageError(f"{path}: mode {picture.mode}{alpha} cannot be trained on; use 8-bit RGB")
     return np.array(picture.convert("RGB"))
 
 
@@ -185,5 +227,5 @@ def write(picture: Image.Image, path: str | os.PathLike[str]) -> None:
     try:
         with replacing(path) as file:
             picture.save(file, format=kind, **_SAVE.get(kind, {}), **kept)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # codecs raise OSError, ValueError, SyntaxError, struct.error ...
         raise ImageError(f"{path} cannot be written: {error}") from error

@@ -91,9 +91,15 @@ def build_network(
             module,
             backbone=backbone.qualified_name,
             config={k: v for k, v in config.items() if k not in backbone.spec.training_only},
+            defaults=_defaults(backbone),
             train_hint=hint,
         )
     return module, card
+
+
+def _defaults(backbone: Entry[BackboneSpec]) -> dict[str, Any]:
+    parameters = inspect.signature(backbone.target()).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
 def _refuse_unknown(backbone: Entry[BackboneSpec], config: Mapping[str, Any]) -> None:

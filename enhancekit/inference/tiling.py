@@ -75,11 +75,12 @@ def pad_to(x: Tensor, multiple_of: int, minimum: int = 1) -> Tensor:
     return x
 
 
-def _cuts(length: int, tile: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
+def _cuts(length: int, tile: int, halo: int, least: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield (start, stop) of each tile's own pixels and of what it must see."""
     for start in range(0, length, tile):
         stop = min(start + tile, length)
-        yield start, stop, max(0, start - halo), min(length, stop + halo)
+        first = max(0, min(start - halo, length - least))
+        yield start, stop, first, min(length, max(stop + halo, first + least))
 
 
 def run_tiled(
@@ -105,9 +106,10 @@ def run_tiled(
     if needs.halo is None:
         raise OptionError("tiles need a network that declares its halo")
     halo = -(-needs.halo // needs.multiple_of) * needs.multiple_of
+    least = -(-needs.minimum // needs.multiple_of) * needs.multiple_of
     result: Tensor | None = None
-    for top, bottom, above, below in _cuts(padded.shape[2], tile, halo):
-        for left, right, before, behind in _cuts(padded.shape[3], tile, halo):
+    for top, bottom, above, below in _cuts(padded.shape[2], tile, halo, least):
+        for left, right, before, behind in _cuts(padded.shape[3], tile, halo, least):
             done = network(padded[:, :, above:below, before:behind])
             if result is None:
                 result = done.new_empty((*done.shape[:2], *padded.shape[2:]))

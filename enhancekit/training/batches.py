@@ -23,7 +23,7 @@ THUMBNAIL = 96
 """Side of the whole-picture thumbnails that networks with a global context learn from."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: fabric casts its fields to the precision
 class Batch:
     """Crops, and thumbnails of the whole pictures they were taken from; all in [0, 1]."""
 

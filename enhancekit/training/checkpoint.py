@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"there is no checkpoint {path} to resume from") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # unpickling raises whatever the bytes lead it to
         raise DataError(f"the checkpoint {path} is damaged: {error}") from error
+    if not isinstance(state, dict) or not state:
+        raise DataError(f"the checkpoint {path} is damaged: it holds no state")
     return state

@@ -19,6 +19,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from enhancekit._version import __version__
+from enhancekit.builtin.composite import parse
 from enhancekit.errors import DataError, NonFiniteError, RecipeError
 from enhancekit.inference.apply import apply_network, blaming
 from enhancekit.inference.device import choose_device
@@ -140,18 +141,21 @@ class Trainer:
             )
         state = load_checkpoint(self._checkpoint) if resume else None
         if state:
+            if "recipe" not in state:
+                raise DataError(f"the checkpoint {self._checkpoint} is damaged: it has no recipe")
             _refuse_other_recipe(json.loads(state["recipe"]), recipe.model_dump(mode="json"))
         self.fabric = _fabric(recipe, choose_device(device))
         self.is_main = self.fabric.is_global_zero
         self.entry = host().enhancers.get(recipe.model.enhancer)
         self.backbone, self.config = resolve_config(self.entry, recipe.model.options)
         self._global_context = self.backbone.spec.global_context
-        _refuse_context(recipe, self._global_context)
+        _refuse_contradictions(recipe, self._global_context)
         torch.manual_seed(run.seed)
         weights = recipe.model.weights or None
         self.network, _ = build_network(
             self.entry, recipe.model.options, weights=weights, pretrained=weights is not None
         )
+        _refuse_crop(recipe.data.crop, self.network.size_requirements)
         if run.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained = _select(self.network, recipe.model.only)
@@ -162,7 +166,7 @@ class Trainer:
         self._phases = [(0, recipe.loss), *((p.step, p.loss) for p in recipe.phases)]
         objective = Objective(
             self.network,
-            [_loss(text, recipe.loss_options) for _, text in self._phases if text],
+            _losses([text for _, text in self._phases if text], recipe.loss_options),
             global_context=self._global_context,
             channels_last=run.channels_last,
         )
@@ -196,14 +200,14 @@ class Trainer:
         run = self.recipe.run
         records = Records(self.out, self.recipe, self.step) if self.is_main else None
         while self.step < run.steps:
-            loss = self._optimise()
+            phase = self._phase()
+            loss = self._optimise(phase)
             self.step += 1
             last = self.step == run.steps
             due = last or self.step % run.validate_every == 0
             psnrs = self._validate(records) if due and records else {}
-            done = Progress(
-                self.step, run.steps, loss, self.objective.module.terms(self._phase()), psnrs
-            )
+            terms = self.objective.module.terms(phase)
+            done = Progress(self.step, run.steps, loss, terms, psnrs)
             if records and (psnrs or self.step % run.log_every == 0):
                 records.metrics(self.step, _figures(done, self.optimiser.param_groups[0]["lr"]))
             if self.is_main and (last or self.step % run.save_every == 0):
@@ -212,7 +216,7 @@ class Trainer:
         if records:
             records.close()
 
-    def _optimise(self) -> float:
+    def _optimise(self, phase: int) -> float:
         """Do one optimiser step over ``accumulate`` batches, shared out over the processes."""
         run, fabric = self.recipe.run, self.fabric
         for group in self.optimiser.param_groups:
@@ -226,17 +230,17 @@ class Trainer:
             # dropout follows from the batch, so that neither resuming nor sharing out changes it
             torch.manual_seed(seeded(run.seed, 4, number).initial_seed())
             with fabric.no_backward_sync(self.objective, enabled=part != own[-1]):
-                loss = self.objective(*self._inputs(number), self._phase())
+                loss = self.objective(*self._inputs(number), phase)
                 _refuse_non_finite(loss, f"the loss at step {self.step}, batch {number},")
                 with blaming(loss):
                     fabric.backward(loss / len(own))
             total += loss.detach() / len(own)
+        trained = [p for g in self.optimiser.param_groups for p in g["params"]]
         if self.recipe.optim.clip:
-            norm = nn.utils.clip_grad_norm_(
-                [p for g in self.optimiser.param_groups for p in g["params"]],
-                self.recipe.optim.clip,
-            )
-            _refuse_non_finite(norm, f"the gradient at step {self.step}")
+            norm = nn.utils.clip_grad_norm_(trained, self.recipe.optim.clip)
+        else:
+            norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        _refuse_non_finite(norm, f"the gradient at step {self.step}")
         self.optimiser.step()
         self._update_average()
         mean: Any = fabric.all_reduce(total, reduce_op="mean")
@@ -297,7 +301,7 @@ class Trainer:
             task=self.entry.spec.task,
             data=f"{'; '.join(sources + made)}; {data.held_out:.0%} of the scenes held out",
             figures={"held-out PSNR in dB, a sample, 8 bits": psnrs},
-            training=f"{self.step} steps, loss {self._phases[self._phase()][1]}, "
+            training=f"{self.step} steps, loss {', then '.join(loss for _, loss in self._phases)}, "
             f"enhancekit {__version__}",
             date=time.strftime("%Y-%m-%d"),
         )
@@ -330,7 +334,7 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.step, self.best = int(state["step"]), float(state["best"])
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(f"{self._checkpoint} does not fit this network: {error}") from error
 
 
@@ -355,8 +359,15 @@ def _fabric(recipe: Recipe, device: torch.device) -> Fabric:
     return fabric
 
 
+def _losses(texts: list[str], options: dict[str, dict[str, Any]]) -> list[nn.Module]:
+    named = {name for text in texts for _, name in parse(text)}
+    if unknown := sorted(set(options) - named):
+        raise RecipeError(f"loss_options: {', '.join(unknown)} stands in no loss of the recipe")
+    return [_loss(text, options) for text in texts]
+
+
 def _loss(text: str, options: dict[str, dict[str, Any]]) -> nn.Module:
-    known = {name: values for name, values in options.items() if name in text}
+    known = {name: options[name] for _, name in parse(text) if name in options}
     if "+" in text or "*" in text:
         made: nn.Module = host().losses.create(text, options=known)
     else:
@@ -365,8 +376,12 @@ def _loss(text: str, options: dict[str, dict[str, Any]]) -> nn.Module:
 
 
 def _select(network: nn.Module, pattern: str) -> list[nn.Parameter]:
+    try:
+        wanted = re.compile(pattern)
+    except re.error as error:
+        raise RecipeError(f"model.only = {pattern!r} is no regular expression: {error}") from error
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(bool(re.match(pattern, name)))
+        parameter.requires_grad_(bool(wanted.match(name)))
     chosen = [p for p in network.parameters() if p.requires_grad]
     if not chosen:
         raise RecipeError(f"model.only = {pattern!r} matches no parameter")
@@ -382,18 +397,33 @@ def _figures(done: Progress, rate: float) -> dict[str, float]:
 def _refuse_non_finite(value: Tensor, what: str) -> None:
     if not torch.isfinite(value).all():
         raise NonFiniteError(
-            f"{what} is {float(value)}; lower optim.lr, set optim.clip, or use run.precision='fp32'"
+            f"{what} is {float(value.detach())}; lower optim.lr, set optim.clip, or use "
+            "run.precision='fp32'"
         )
 
 
-def _refuse_context(recipe: Recipe, global_context: bool) -> None:
+def _refuse_crop(crop: int, needs: Any) -> None:
+    if crop % needs.multiple_of or crop < needs.minimum:
+        raise RecipeError(
+            f"data.crop: {crop}, but this network takes multiples of {needs.multiple_of}, at least "
+            f"{needs.minimum}"
+        )
+
+
+def _refuse_contradictions(recipe: Recipe, global_context: bool) -> None:
     if recipe.run.context_batch and not global_context:
         raise RecipeError(
             f"run.context_batch: the network of {recipe.model.enhancer!r} declares no global "
             "context, so there is nothing to train on thumbnails; set it to 0"
         )
-    if not recipe.loss and not recipe.run.context_batch:
-        raise RecipeError("loss: empty, and run.context_batch is 0, so nothing would be trained")
+    if not recipe.loss and (not recipe.run.context_batch or recipe.phases):
+        raise RecipeError(
+            "loss: empty trains the global context alone, which needs run.context_batch and has "
+            "no phases"
+        )
+    steps = [phase.step for phase in recipe.phases]
+    if steps != sorted(set(steps)):
+        raise RecipeError(f"phases: their steps must rise, but are {steps}")
 
 
 def _refuse_other_recipe(had: dict[str, Any], now: dict[str, Any]) -> None:

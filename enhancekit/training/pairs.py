@@ -39,7 +39,7 @@ def pictures_in(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     found: dict[str, Path] = {}
-    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES]
+    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
     for path in sorted(files, key=lambda p: _natural(p.name)):
         if path.stem in found:
             raise DataError(
@@ -108,4 +108,4 @@ def _scene(stem: str, target: Path, pattern: str) -> str:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(t), "") if t.isdigit() else (-1, t) for t in re.split(r"(\d+)", name)]
+    return [(int(t), "") if t.isdecimal() else (-1, t) for t in re.split(r"(\d+)", name)]

@@ -204,7 +204,7 @@ def _text(source: str) -> str:
         if colon and not path.exists():
             return importlib.resources.files(package).joinpath(inside).read_text("utf-8")
         return path.read_text("utf-8")
-    except (OSError, ModuleNotFoundError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, ModuleNotFoundError, TypeError, ValueError) as error:
         raise RecipeError(f"recipe {source} cannot be read: {error}") from error
 
 

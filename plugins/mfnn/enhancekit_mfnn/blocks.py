@@ -19,6 +19,19 @@ from enhancekit.errors import OptionError, PluginError
 __all__ = ["GLSC", "SCR", "Exposure", "HSCDecoder", "HSCEncoder", "Reconstruct"]
 
 
+def keep_scale(conv: nn.Conv2d, gain: float = 1.0) -> None:
+    """Initialise a convolution so that its output varies `gain` times as much as its input.
+
+    torch's default shrinks the signal to 0.58 with every convolution. MFNN has up to a dozen in a
+    row without normalisation: trained from the default, it learnt biases and hardly anything else.
+    """
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
+    with torch.no_grad():
+        conv.weight.mul_(gain)
+        if conv.bias is not None:
+            conv.bias.zero_()
+
+
 class HSCEncoder(nn.Module):
     """Hierarchical spatio-contextual encoder: a 3x3 then a 5x5 convolution, nothing between.
 
@@ -39,6 +52,11 @@ class HSCEncoder(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 5, padding=2)
+
+    def keep_scale(self) -> None:
+        """Initialise for a network without normalisation."""
+        keep_scale(self.conv1)
+        keep_scale(self.conv2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, width, H, W)."""
@@ -68,6 +86,11 @@ class SCR(nn.Module):
         self.residual = residual
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(2 * channels, channels, 3, padding=1)
+
+    def keep_scale(self) -> None:
+        """Initialise for a network without normalisation; what is added starts small."""
+        keep_scale(self.conv1)
+        keep_scale(self.conv2, 0.3 if self.residual else 2**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, H, W) to the same shape."""
@@ -110,11 +133,15 @@ class GLSC(nn.Module):
         super().__init__()
         self.count = count
         self.checkpointing = checkpointing
-        made = 1 if share_weights else count
+        made = min(1, count) if share_weights else count
         self.blocks = nn.ModuleList(residual_block(channels) for _ in range(made))
         self.project = nn.Conv2d(channels, out_channels, 1)
         halos = [getattr(block, "halo", None) for block in self.blocks]
-        self.halo = None if None in halos else sum(h for h in halos if h) * (count // made)
+        self.halo = None if None in halos else sum(h for h in halos if h) * (count // max(1, made))
+
+    def keep_scale(self) -> None:
+        """Initialise for a network without normalisation; the blocks are asked one by one."""
+        keep_scale(self.project)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, H, W) to (N, out_channels, H, W)."""
@@ -154,6 +181,10 @@ class HSCDecoder(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 5, padding=2)
 
+    def keep_scale(self) -> None:
+        """Initialise for a network without normalisation."""
+        keep_scale(self.conv)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H, W)."""
         return self.conv(x)  # type: ignore[no-any-return]
@@ -174,7 +205,7 @@ class Reconstruct(nn.Module):
         Probability of dropping whole feature maps there (0.5 in the report).
     output : {"sigmoid", "residual"}
         ``"sigmoid"``: the picture itself, as the report has it. ``"residual"``: what is to be
-        added to the network's input picture.
+        added to the network's input picture; the rectifiers then let a tenth through below 0.
 
     Examples
     --------
@@ -196,10 +227,12 @@ class Reconstruct(nn.Module):
         if output not in ("sigmoid", "residual"):
             raise OptionError(f"output is 'sigmoid' or 'residual', not {output!r}")
         self.output = output
+        # what is added starts at 0; plain rectifiers then died, all w/2 of them, in two trainings
+        slope = 0.1 if output == "residual" else 0.0
 
         def tail(channels: int) -> nn.Sequential:
             layers: list[nn.Module] = [nn.BatchNorm2d(channels)] if norm else []
-            layers.append(nn.ReLU(inplace=True))
+            layers.append(nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True))
             if dropout:
                 layers.append(nn.Dropout2d(dropout))
             return nn.Sequential(*layers)
@@ -212,9 +245,14 @@ class Reconstruct(nn.Module):
         self.conv4 = nn.Conv2d(width, width // 2, 3, padding=1)
         self.tail4 = tail(width // 2)
         self.final = nn.Conv2d(width // 2, 3, 1)
-        if output == "residual":
-            nn.init.zeros_(self.final.weight)
-            nn.init.zeros_(self.final.bias)  # type: ignore[arg-type]
+
+    def keep_scale(self) -> None:
+        """Initialise for a network without normalisation; what is added starts at 0."""
+        keep_scale(self.conv1)
+        keep_scale(self.conv2, 2**0.5)
+        keep_scale(self.conv3, 1.2)  # a third of its input comes from a rectifier
+        keep_scale(self.conv4)
+        keep_scale(self.final, 0.0 if self.output == "residual" else 2**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, 3, H, W)."""
@@ -305,7 +343,8 @@ class Exposure(nn.Module):
     def curve(x: Tensor, log_gain: Tensor) -> Tensor:
         """Apply the tone curve; odd around 0, so that noise below 0 stays harmless."""
         gain = log_gain.exp()
-        return gain * x / (1 + (gain - 1) * x.abs())
+        # beyond 1 the curve goes on as x itself; the formula has a pole there for gains below 1
+        return gain * x / (1 + (gain - 1) * x.abs().clamp(max=1))
 
     def forward(self, x: Tensor, log_gain: Tensor) -> Tensor:
         """Give the curved picture and the level map, (N, 4, H, W), in 32 bits."""

@@ -66,6 +66,9 @@ class MFNN(nn.Module):
         Registered block of role ``"context"``, or empty for a purely local network.
     norm, dropout, output
         Handed to `head`; see `enhancekit_mfnn.blocks.Reconstruct`.
+    scaled : bool
+        Initialise so that the signal keeps its scale from end to end; blocks that have a method
+        ``keep_scale`` are asked to. Otherwise torch's default, as the report had.
     checkpointing : bool
         Recompute residual blocks in the backward pass to save memory.
 
@@ -99,6 +102,7 @@ class MFNN(nn.Module):
         norm: bool = False,
         dropout: float = 0.0,
         output: str = "residual",
+        scaled: bool = True,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -132,6 +136,10 @@ class MFNN(nn.Module):
             for k in range(max(1, self.scales - 1))
         )
         self.head = _part("head", head, 3 * width, width, norm=norm, dropout=dropout, output=output)
+        if scaled:
+            for module in self.modules():
+                if module is not self and hasattr(module, "keep_scale"):
+                    module.keep_scale()
         self.size_requirements = SizeRequirements(
             multiple_of=2 ** (self.scales - 1), minimum=2 ** (self.scales - 1), halo=self._halo()
         )
@@ -187,8 +195,9 @@ class MFNN(nn.Module):
             decoded = decode(decoded)
         y: Tensor = self.head(torch.cat((decoded, encoded[0]), dim=1))
         if self.output == "residual":
-            y = seen[:, :3] + y
-        return y if self.training else y.clamp(0, 1)
+            y = seen[:, :3] + 0.1 * y  # a tenth: Adam moves the last layer as fast as all others
+        # infinity stays, so that an overflow is noticed and not taken for black or white
+        return y if self.training else torch.where(y.isfinite(), y.clamp(0, 1), y)
 
     def _halo(self) -> int | None:
         """Add up how far each block looks, in pixels of the full size, along the longest path."""

@@ -16,7 +16,7 @@ def enhancekit_backbones() -> Iterator[BackboneSpec]:
         summary="Multi-scale feature network, assembled from block names",
         target="enhancekit_mfnn.network:MFNN",
         global_context=True,
-        training_only=("checkpointing", "dropout"),
+        training_only=("checkpointing", "dropout", "scaled"),
     )
 
 

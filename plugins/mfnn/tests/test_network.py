@@ -1,0 +1,363 @@
+"""The network put together, its variants, and what the report says about them."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from enhancekit_mfnn.network import MFNN
+from enhancekit_mfnn.variants import VARIANTS
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import enhancekit
+from enhancekit.errors import OptionError, PluginError, UnknownNameError
+from enhancekit.plugins import host
+from enhancekit.training.recipe import read_recipe
+from enhancekit.weights import normalised
+
+NAMES = [spec.name for spec in VARIANTS]
+REPORT = {"block_options": {"residual": False}, "share_weights": True, "output": "sigmoid"}
+CONFIGS = {
+    "one scale": {"width": 4, "counts": (2,)},
+    "two scales": {"width": 4, "counts": (1, 2)},
+    "three scales": {"width": 4, "counts": (1, 1, 2)},
+    "no blocks at one scale": {"width": 4, "counts": (0, 1)},
+    "literal report": {"width": 4, "counts": (1, 2), **REPORT},
+    "norm": {"width": 4, "counts": (1, 1), "norm": True, "output": "sigmoid"},
+    "dropout": {"width": 4, "counts": (1, 1), "dropout": 0.5},
+    "exposure": {"width": 4, "counts": (1, 1), "context": "mfnn:exposure"},
+}
+
+
+def randomised(network, seed=0):
+    torch.manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        if not name.startswith("exposure"):
+            nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+def noise(*shape, seed=7):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def conv(state, name, x):
+    weight = state[f"{name}.weight"]
+    return F.conv2d(x, weight, state[f"{name}.bias"], padding=weight.shape[-1] // 2)
+
+
+def described(state, x, counts, *, residual=True, shared=False):
+    """The description's formulas from a state dict, without the package's code.
+
+    Gives the head's output before a sigmoid, and without the picture added.
+    """
+
+    def encode(k, picture):
+        return conv(state, f"encoders.{k}.conv2", conv(state, f"encoders.{k}.conv1", picture))
+
+    def trunk(k, y):
+        for i in range(counts[k]):
+            name = f"trunks.{k}.blocks.{0 if shared else i}"
+            inner = torch.cat((y, conv(state, f"{name}.conv1", y)), dim=1)
+            new = conv(state, f"{name}.conv2", F.relu(inner))
+            y = y + new if residual else new
+        return conv(state, f"trunks.{k}.project", y)
+
+    def down(y, scale):
+        return F.interpolate(y, scale_factor=1 / scale, mode="bilinear", antialias=True)
+
+    def up(y):
+        return F.interpolate(y, scale_factor=2.0, mode="bilinear")
+
+    e = [encode(k, x if k == 0 else down(x, 2**k)) for k in range(len(counts))]
+    m = [e[0]]
+    for k in range(1, len(counts)):
+        m.append(torch.cat((e[k], F.avg_pool2d(m[-1], 2)), dim=1))
+    g = [trunk(k, m[k]) for k in range(len(counts))]
+    if len(counts) == 1:
+        d = conv(state, "decoders.0.conv", g[0])
+    else:
+        d = g[-1]
+        for k in reversed(range(len(counts) - 1)):
+            d = conv(state, f"decoders.{k}.conv", torch.cat((g[k], up(d)), dim=1))
+    y = torch.cat((d, e[0]), dim=1)
+    z = F.relu(conv(state, "head.conv1", y))
+    z = F.relu(conv(state, "head.conv2", z))
+    z = conv(state, "head.conv3", torch.cat((z, y), dim=1))
+    return conv(state, "head.final", F.relu(conv(state, "head.conv4", z)))
+
+
+class TestFormulas:
+    @pytest.mark.parametrize("counts", [(2,), (1, 2), (2, 1, 3)], ids=str)
+    @pytest.mark.parametrize("output", ["sigmoid", "residual"])
+    def test_the_network_is_the_description(self, counts, output):
+        network = randomised(MFNN(4, counts, output=output)).eval()
+        x = noise(2, 3, 12, 20)
+        z = described(network.state_dict(), x, counts)
+        wanted = z.sigmoid() if output == "sigmoid" else (x + z).clamp(0, 1)
+        assert float(wanted.std().detach()) > 0.03
+        torch.testing.assert_close(network(x), wanted, rtol=1e-4, atol=1e-5)
+
+    def test_the_literal_snippets(self):
+        network = randomised(MFNN(4, (1, 2), **REPORT)).eval()
+        x = noise(1, 3, 12, 20)
+        z = described(network.state_dict(), x, (1, 2), residual=False, shared=True)
+        torch.testing.assert_close(network(x), z.sigmoid(), rtol=1e-4, atol=1e-5)
+        other = described(network.state_dict(), x, (1, 2), residual=True, shared=True)
+        assert (z - other).abs().max() > 1e-3
+
+    def test_with_exposure_the_curved_picture_is_seen(self):
+        network = randomised(MFNN(4, (1, 1), context="mfnn:exposure")).eval()
+        x, log_gain = noise(1, 3, 12, 20) * 0.2, torch.full((1, 1, 1, 1), 1.5)
+        seen = network.exposure(x, log_gain)
+        assert seen.shape[1] == 4
+        z = described(network.state_dict(), seen, (1, 1))
+        wanted = (seen[:, :3] + z).clamp(0, 1)
+        torch.testing.assert_close(network(x, log_gain), wanted, rtol=1e-4, atol=1e-5)
+
+    def test_training_keeps_what_lies_outside(self):
+        network = randomised(MFNN(4, (1, 1)))
+        nn.init.constant_(network.head.final.bias, 20.0)
+        x = noise(1, 3, 8, 8)
+        assert network.train()(x).min() > 1
+        assert network.eval()(x).max() <= 1
+
+    def test_untrained_it_gives_the_picture_back(self):
+        x = noise(2, 3, 8, 12)
+        assert torch.equal(MFNN(4, (1, 1)).eval()(x), x)
+
+
+class TestSizes:
+    def build(self, width, counts, **options):
+        with torch.device("meta"):
+            return MFNN(width, counts, output="sigmoid", **options)
+
+    def parameters(self, network):
+        return sum(p.numel() for p in network.parameters())
+
+    def work(self, network, side=16):
+        """Multiply-adds an input pixel, by torch's own counter, which counts both separately."""
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            network.eval()(torch.zeros(1, 3, side, side, device="meta"))
+        return counter.get_total_flops() / 2 / side**2
+
+    def test_the_full_network_has_57_6_million_parameters(self):
+        count = self.parameters(self.build(128, (2, 4, 10)))
+        assert count == pytest.approx(57.6e6, rel=0.01)
+
+    def test_and_11_7_million_multiply_adds_a_pixel(self):
+        assert self.work(self.build(128, (2, 4, 10))) == pytest.approx(11.7e6, rel=0.02)
+
+    def test_a_width_of_16_has_a_64th(self):
+        small = self.build(16, (2, 4, 10))
+        assert self.parameters(small) == pytest.approx(0.9e6, rel=0.02)
+        assert self.work(small) == pytest.approx(0.18e6, rel=0.04)
+
+    def test_sharing_leaves_one_block_a_scale(self):
+        network = self.build(4, (2, 4, 10), share_weights=True)
+        assert [len(trunk.blocks) for trunk in network.trunks] == [1, 1, 1]
+        assert [trunk.count for trunk in network.trunks] == [2, 4, 10]
+        kept = {k for k in network.state_dict() if ".blocks." in k}
+        assert {k.split(".")[3] for k in kept} == {"0"}
+        whole = self.build(4, (2, 4, 10))
+        assert [len(trunk.blocks) for trunk in whole.trunks] == [2, 4, 10]
+        assert self.parameters(network) < self.parameters(whole)
+        assert self.work(network) == self.work(whole)
+
+    @pytest.mark.parametrize(("counts", "multiple"), [((2,), 1), ((1, 1), 2), ((1, 1, 1), 4)])
+    def test_size_requirements(self, counts, multiple):
+        needs = self.build(4, counts).size_requirements
+        assert needs.multiple_of == multiple
+        assert needs.halo > 0
+
+    def test_the_halo_grows_with_every_block(self):
+        halos = [self.build(4, (1, n)).size_requirements.halo for n in (1, 2, 3)]
+        assert halos[2] - halos[1] == halos[1] - halos[0] == 4  # two pixels, at half the size
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+class TestEveryConfig:
+    def test_keeps_the_size(self, config):
+        network = randomised(MFNN(**config)).eval()
+        for size in ((4, 4), (12, 8), (16, 20)):
+            x = noise(2, 3, *size)
+            y = network(x)
+            assert y.shape == x.shape
+            assert torch.isfinite(y).all()
+            assert y.min() >= 0
+            assert y.max() <= 1
+
+    def test_gradient_reaches_every_parameter(self, config):
+        network = randomised(MFNN(**{**config, "dropout": 0.0})).train()
+        inputs, targets = noise(2, 3, 16, 16) * 0.5, noise(2, 3, 16, 16, seed=8)
+        context = network.context_for(inputs, targets)
+        loss = (network(inputs, context) - targets).square().mean()
+        (loss + network.context_loss(inputs, targets)).backward()
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+            assert parameter.grad.abs().max() > 0, name
+
+    def test_safetensors_round_trip(self, config):
+        network = randomised(MFNN(**config)).eval()
+        other = randomised(MFNN(**config), seed=5).eval()
+        x = noise(1, 3, 12, 8)
+        assert not torch.equal(other(x), network(x))
+        stored = safetensors.torch.save(network.state_dict())
+        other.load_state_dict(safetensors.torch.load(stored))
+        assert torch.equal(other(x), network(x))
+
+    def test_checkpointing_gives_the_same_gradients(self, config):
+        gradients = []
+        for checkpointing in (False, True):
+            torch.manual_seed(1)
+            network = randomised(MFNN(**{**config, "checkpointing": checkpointing})).train()
+            torch.manual_seed(3)
+            network(noise(2, 3, 8, 8)).square().sum().backward()
+            gradients.append([p.grad for p in network.parameters()])
+        for plain, recomputed in zip(*gradients, strict=True):
+            if plain is None:  # the brightness is learned by its own loss
+                assert recomputed is None
+                continue
+            torch.testing.assert_close(recomputed, plain)
+
+    def test_the_config_survives_json(self, config):
+        again = MFNN(**normalised(config))
+        assert again.state_dict().keys() == MFNN(**config).state_dict().keys()
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return MFNN(4, (1, 1), context="mfnn:exposure").eval().requires_grad_(False)
+
+
+class TestContext:
+    def test_a_local_network_has_none(self):
+        network = MFNN(4, (1, 1))
+        x = noise(1, 3, 8, 8)
+        assert network.context(x) is None
+        assert network.context_for(x, x) is None
+        assert float(network.context_loss(x, x)) == 0
+
+    def test_it_is_taken_from_the_whole_when_not_given(self, network):
+        x = noise(2, 3, 16, 16) * 0.3
+        assert torch.equal(network(x), network(x, network.context(x)))
+
+    def test_a_wanted_exposure_is_reached(self, network):
+        x = noise(2, 3, 48, 48) * 0.3
+        y = network(x, network.context(x, torch.tensor([0.4, 0.6])))
+        torch.testing.assert_close(
+            y.mean(dim=(1, 2, 3)), torch.tensor([0.4, 0.6]), rtol=0, atol=1e-4
+        )
+
+    def test_for_training_it_is_that_of_the_references(self, network):
+        inputs, targets = noise(2, 3, 48, 48) * 0.1, noise(2, 3, 48, 48, seed=9) * 0.8
+        y = network(inputs, network.context_for(inputs, targets))
+        torch.testing.assert_close(
+            y.mean(dim=(1, 2, 3)), targets.mean(dim=(1, 2, 3)), rtol=0, atol=1e-4
+        )
+
+
+class TestErrors:
+    @pytest.mark.parametrize("width", [5, 1, 0, -2])
+    def test_width(self, width):
+        with pytest.raises(OptionError, match=f"even number of at least 2, not {width}"):
+            MFNN(width, (1, 1))
+
+    @pytest.mark.parametrize("counts", [(), (1, 1, 1, 1), (1, -1)])
+    def test_counts(self, counts):
+        with pytest.raises(OptionError, match="1 to 3 numbers of at least 0"):
+            MFNN(4, counts)
+
+    @pytest.mark.parametrize(
+        ("place", "needed"),
+        [
+            ("block", "residual"),
+            ("trunk", "trunk"),
+            ("encoder", "encoder"),
+            ("decoder", "decoder"),
+            ("head", "head"),
+            ("context", "context"),
+        ],
+    )
+    def test_a_block_of_another_role(self, place, needed):
+        wrong = "mfnn:scr" if place != "block" else "mfnn:glsc"
+        with pytest.raises(OptionError, match=f"MFNN needs '{needed}' there") as caught:
+            MFNN(4, (1, 1), **{place: wrong})
+        fitting = next(e for e in host().blocks.list() if e.spec.role == needed)
+        assert fitting.qualified_name in str(caught.value)
+        assert f"block {wrong} (enhancekit-mfnn" in str(caught.value)
+
+    def test_an_unknown_block(self):
+        with pytest.raises(UnknownNameError, match="no block is called 'mfnn:scrr'"):
+            MFNN(4, (1, 1), block="mfnn:scrr")
+
+    def test_unknown_options_of_a_block(self):
+        with pytest.raises(PluginError, match=r"block mfnn:scr .*residul"):
+            MFNN(4, (1, 1), block_options={"residul": False})
+
+    def test_output(self):
+        with pytest.raises(OptionError, match="'sigmoid' or 'residual'"):
+            MFNN(4, (1, 1), output="tanh")
+
+    def test_a_block_that_is_no_module(self, monkeypatch):
+        monkeypatch.setattr("enhancekit_mfnn.blocks.SCR", lambda channels: "text")
+        with pytest.raises(PluginError, match=r"block mfnn:scr .*made a str instead of"):
+            MFNN(4, (1, 1))
+
+
+class TestVariants:
+    def test_the_four_are_there(self):
+        assert set(NAMES) == {"mfnn", "mfnn-lite", "mfnn-report", "mfnn-paper"}
+        ours = {e.spec.name for e in enhancekit.enhancers.list() if e.provider.plugin == "mfnn"}
+        assert ours == set(NAMES)
+        assert [spec.name for spec in VARIANTS if spec.default] == ["mfnn"]
+
+    @pytest.mark.parametrize("spec", VARIANTS, ids=NAMES)
+    def test_builds_and_runs_without_memory(self, spec):
+        with torch.device("meta"):
+            network = MFNN(**{**spec.config, "context": ""}).eval()
+            assert network(torch.zeros(1, 3, 16, 24)).shape == (1, 3, 16, 24)
+        assert network.scales == len(spec.config["counts"])
+
+    @pytest.mark.parametrize("spec", VARIANTS, ids=NAMES)
+    def test_runs_at_a_small_width(self, spec):
+        options = {"width": 4, "counts": (1,) * len(spec.config["counts"])}
+        enhancer = enhancekit.load(spec.name, pretrained=False, **options)
+        x = noise(3, 9, 7)
+        assert enhancer.enhance(x).shape == x.shape
+
+    @pytest.mark.parametrize("spec", VARIANTS, ids=NAMES)
+    def test_controls_are_those_the_context_takes(self, spec):
+        has_context = bool(spec.config.get("context"))
+        assert set(spec.controls) == ({"exposure"} if has_context else set())
+
+    @pytest.mark.parametrize("spec", VARIANTS, ids=NAMES)
+    def test_the_hint_names_a_recipe_that_trains_it(self, spec):
+        name = re.search(r"enhancekit_mfnn:(recipes/\S+\.toml)", spec.train_hint)[1]
+        assert resources.files("enhancekit_mfnn").joinpath(name).is_file()
+        recipe = read_recipe(f"enhancekit_mfnn:{name}", ["data.root=anywhere"])
+        assert recipe.model.enhancer == spec.name
+        assert recipe.data.crop % 4 == 0
+
+    def test_the_report_is_literal(self):
+        config = next(s.config for s in VARIANTS if s.name == "mfnn-report")
+        assert config["width"] == 128
+        assert tuple(config["counts"]) == (1, 2)
+        assert config["share_weights"]
+        assert config["block_options"] == {"residual": False}
+        assert config["output"] == "sigmoid"
+        assert config["dropout"] == 0.5
+
+    def test_the_paper_is_whole(self):
+        config = next(s.config for s in VARIANTS if s.name == "mfnn-paper")
+        assert config["width"] == 128
+        assert tuple(config["counts"]) == (2, 4, 10)
+        assert not config.get("share_weights")

@@ -1,0 +1,268 @@
+"""Evaluation: figures that scikit-image confirms, intervals by scene, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+import enhancekit
+from enhancekit.errors import AmbiguousNameError, DataError, OptionError, PluginError
+from enhancekit.training.evaluation import Evaluation, chosen_pairs, interval_by_scene
+from enhancekit.training.loop import split_pairs
+from enhancekit.training.pairs import Pair, is_held_out
+from enhancekit.training.protocols import find_protocol
+from enhancekit.training.recipe import Data, Source
+
+SCENE = r"^(\d)"
+
+
+def measured(pairs, name="gamma", protocol="rgb", **options):
+    evaluation = Evaluation(enhancekit.load(name, device="cpu"), find_protocol(protocol), **options)
+    return evaluation, [evaluation.add(pair) for pair in pairs]
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def compared(picture, protocol):
+    """Give what the protocol compares, in other words than the package's."""
+    if protocol != "y-border2":
+        return picture / 255.0
+    red, green, blue = np.moveaxis(picture[2:-2, 2:-2] / 255.0, 2, 0)
+    return ((16 + 65.481 * red + 128.553 * green + 24.966 * blue) / 255)[..., None]
+
+
+def metric(name):
+    target = f"{{code}}:{name}"
+    return {"name": name, "target": target, "higher_is_better": True, "protocol": "any"}
+
+
+@pytest.fixture
+def one_pair(tmp_path):
+    """Write a pair of the given pixels."""
+
+    def make(low, high, name="view"):
+        for side, array in (("low", low), ("high", high)):
+            (tmp_path / side).mkdir(exist_ok=True)
+            Image.fromarray(array).save(tmp_path / side / f"{name}.png")
+        return Pair(name, tmp_path / "low" / f"{name}.png", tmp_path / "high" / f"{name}.png", name)
+
+    return make
+
+
+class TestFigures:
+    @pytest.mark.parametrize("protocol", ["rgb", "lol", "y-border2"])
+    @pytest.mark.parametrize("name", ["identity", "gamma"])
+    def test_agree_with_scikit_image(self, pairs, name, protocol):
+        chosen = chosen_pairs(pairs, scene=SCENE)
+        evaluation, outputs = measured(chosen, name, protocol)
+        assert [row["picture"] for row in evaluation.rows] == [p.name for p in chosen]
+        assert [row["scene"] for row in evaluation.rows] == [p.scene for p in chosen]
+        for pair, output, row in zip(chosen, outputs, evaluation.rows, strict=True):
+            low = pixels(pair.input)
+            wanted = low if name == "identity" else 255 * (low / 255.0) ** (1 / 2.2)
+            assert output.dtype == np.uint8
+            assert np.abs(output - wanted).max() <= (0 if name == "identity" else 0.51)
+            a, b = compared(pixels(pair.target), protocol), compared(output, protocol)
+            psnr = peak_signal_noise_ratio(a, b, data_range=1)
+            ssim = structural_similarity(
+                a,
+                b,
+                data_range=1,
+                channel_axis=2,
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+            )
+            assert row["psnr"] == pytest.approx(psnr, abs=1e-6)
+            assert row["ssim"] == pytest.approx(ssim, abs=1e-6)
+            if protocol == "lol":
+                assert row["mae"] == pytest.approx(np.abs(a - b).mean(), abs=1e-9)
+                assert row["delta_e"] > 1
+
+    def test_summaries_follow_from_the_rows(self, pairs):
+        evaluation, _ = measured(chosen_pairs(pairs, scene=SCENE), protocol="lol")
+        summaries = evaluation.summaries()
+        assert list(summaries) == ["psnr", "ssim", "mae", "delta_e"]
+        for name, summary in summaries.items():
+            values = {row["picture"]: row[name] for row in evaluation.rows}
+            assert len(set(values.values())) == len(values) == 6
+            worst = (min if name in ("psnr", "ssim") else max)(values, key=values.get)
+            assert summary.higher_is_better == (name in ("psnr", "ssim"))
+            assert summary.mean == pytest.approx(sum(values.values()) / 6)
+            assert (summary.worst_picture, summary.worst) == (worst, values[worst])
+            low, high = summary.interval
+            assert min(values.values()) <= low < summary.mean < high <= max(values.values())
+            assert summary.interval == interval_by_scene(
+                list(values.values()), [row["scene"] for row in evaluation.rows]
+            )
+            assert summary.protocol.startswith("RGB, whole pictures")
+        assert summaries["psnr"].unit == "dB"
+
+    @pytest.mark.parametrize("reference_mean", [False, True])
+    def test_the_references_mean_is_used_only_when_asked_for(self, pairs, reference_mean):
+        evaluation, outputs = measured(chosen_pairs(pairs), reference_mean=reference_mean)
+        figures = {"psnr", "ssim"}
+        labelled = {f"{name} (GT-mean)" for name in figures}
+        wanted = figures | labelled if reference_mean else figures
+        assert set(evaluation.summaries()) == wanted
+        for row in evaluation.rows:
+            assert set(row) == {"picture", "scene"} | wanted
+        for name, summary in evaluation.summaries().items():
+            assert ("scaled to the reference's mean" in summary.protocol) == (name in labelled)
+        if reference_mean:
+            for pair, output, row in zip(
+                chosen_pairs(pairs), outputs, evaluation.rows, strict=True
+            ):
+                target = pixels(pair.target)
+                grey = np.array([0.299, 0.587, 0.114])
+                scaled = output * ((target @ grey).mean() / (output @ grey).mean())
+                error = (scaled.round().clip(0, 255) - target) / 255
+                wanted_psnr = -10 * math.log10((error**2).mean())
+                assert row["psnr (GT-mean)"] == pytest.approx(wanted_psnr, abs=1e-6)
+                assert row["psnr"] != row["psnr (GT-mean)"]
+
+    def test_chosen_metrics_replace_the_protocols(self, pairs):
+        evaluation, _ = measured(chosen_pairs(pairs), metrics=["mae"])
+        assert set(evaluation.rows[0]) == {"picture", "scene", "mae"}
+
+    def test_a_perfect_output(self, one_pair):
+        picture = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
+        good, other = one_pair(picture, picture, "good"), one_pair(picture, 255 - picture, "bad")
+        evaluation, _ = measured([good, other], "identity")
+        summary = evaluation.summaries()["psnr"]
+        assert evaluation.rows[0]["psnr"] == summary.mean == math.inf
+        assert summary.interval == (math.inf, math.inf)
+        assert summary.worst_picture == "bad"
+        assert math.isfinite(evaluation.summaries()["ssim"].mean)
+
+
+class TestInterval:
+    def test_is_deterministic_and_holds_the_mean(self):
+        values = np.random.default_rng(3).normal(20, 3, 40).tolist()
+        scenes = [str(i // 4) for i in range(40)]
+        low, high = interval_by_scene(values, scenes)
+        assert interval_by_scene(values, scenes) == (low, high)
+        assert low < np.mean(values) < high
+
+    def test_is_wide_enough_and_no_wider(self):
+        values = np.random.default_rng(4).normal(0, 1, 400).tolist()
+        low, high = interval_by_scene(values, [str(i) for i in range(400)])
+        assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
+
+    def test_scenes_count_not_pictures(self):
+        values = [float(v) for v in (10, 20, 30, 25, 15) for _ in range(10)]
+        by_scene = interval_by_scene(values, [str(i // 10) for i in range(50)])
+        by_picture = interval_by_scene(values, [str(i) for i in range(50)])
+        assert by_scene[1] - by_scene[0] > 2.5 * (by_picture[1] - by_picture[0]) > 0
+
+    def test_pictures_weigh_the_same_whatever_the_scene(self):
+        low, high = interval_by_scene([0.0] * 9 + [10.0], ["a"] * 9 + ["b"])
+        assert (low, high) == (0, 10)
+
+    @pytest.mark.parametrize("values", [[5.0], [1.0, 2.0, 6.0]])
+    def test_one_scene_tells_nothing_about_others(self, values):
+        mean = pytest.approx(np.mean(values))
+        assert interval_by_scene(values, ["a"] * len(values)) == (mean, mean)
+
+    def test_an_infinite_value(self):
+        assert interval_by_scene([20.0, math.inf], ["a", "b"]) == (math.inf, math.inf)
+
+
+class TestRefused:
+    @pytest.mark.parametrize("metrics", [["delta_e"], ["psnr", "delta_e"]])
+    def test_colour_under_luma(self, pairs, metrics):
+        with pytest.raises(OptionError, match=r"delta_e.*compares colours.*'y-border2'"):
+            measured(chosen_pairs(pairs), protocol="y-border2", metrics=metrics)
+
+    @pytest.mark.parametrize("shape", [(12, 14, 3), (14, 12, 3), (24, 24, 3)])
+    def test_two_sizes(self, one_pair, shape):
+        pair = one_pair(np.zeros((12, 12, 3), np.uint8), np.zeros(shape, np.uint8))
+        evaluation = Evaluation(enhancekit.load("identity"), find_protocol("rgb"))
+        with pytest.raises(DataError) as caught:
+            evaluation.add(pair)
+        assert f"'view' has two sizes: the output is 12x12, {pair.target} is " in str(caught.value)
+        assert f"{shape[1]}x{shape[0]}; nothing is resized" in str(caught.value)
+        assert evaluation.rows == []
+
+    def test_a_third_partys_metric_is_blamed(self, make_plugin, pairs):
+        plugin = make_plugin(
+            metrics=[metric("broken"), metric("worded")],
+            code="""
+            def broken(output, reference):
+                raise KeyError("missing wheel")
+            def worded(output, reference):
+                return "high"
+            """,
+        )
+        for name, said in (("broken", "KeyError: 'missing wheel'"), ("worded", "ValueError")):
+            with pytest.raises(PluginError) as caught:
+                measured(chosen_pairs(pairs), metrics=[name])
+            assert f"metric orbit:{name} ({plugin}" in str(caught.value)
+            assert said in str(caught.value)
+
+    def test_metrics_of_one_name(self, make_plugin, pairs):
+        make_plugin(
+            metrics=[metric("psnr")],
+            code="def psnr(output, reference): return 42.0",
+        )
+        with pytest.raises(AmbiguousNameError, match="orbit:psnr"):
+            measured(chosen_pairs(pairs), metrics=["psnr"])
+        own, _ = measured(chosen_pairs(pairs), metrics=["builtin:psnr"])
+        both, _ = measured(chosen_pairs(pairs), metrics=["orbit:psnr", "builtin:psnr"])
+        means = sorted(s.mean for s in both.summaries().values())
+        assert means == sorted([42.0, own.summaries()["psnr"].mean])
+
+    def test_a_plugin_does_not_change_what_a_protocol_means(self, make_plugin, pairs):
+        before, _ = measured(chosen_pairs(pairs))
+        make_plugin(
+            metrics=[metric("psnr")],
+            code="def psnr(output, reference): return 42.0",
+        )
+        after, _ = measured(chosen_pairs(pairs))
+        assert after.rows == before.rows
+
+
+class TestChosenPairs:
+    @pytest.mark.parametrize("share", [0.4, 0.5, 0.8])
+    def test_held_out_is_what_training_holds_out(self, pairs, share):
+        data = Data(
+            root=str(pairs),
+            sources=(Source(input="low", target="high", scene=SCENE),),
+            held_out=share,
+        )
+        (trained,), held_out = split_pairs(data)
+        chosen = chosen_pairs(pairs, scene=SCENE, held_out=share)
+        assert chosen == held_out["low"]
+        assert {p.name for p in chosen} == {str(i) for i in range(6) if is_held_out(str(i), share)}
+        assert {p.name for p in chosen} | {p.name for p in trained} == set("012345")
+        assert 0 < len(chosen) < 6
+
+    def test_input_and_target_are_other_names_for_the_folders(self, pairs, tmp_path):
+        for mine, theirs in (("input", "low"), ("target", "high")):
+            (tmp_path / mine).symlink_to(pairs / theirs)
+        assert [p.name for p in chosen_pairs(tmp_path)] == list("012345")
+
+    def test_no_such_folders(self, pairs, tmp_path):
+        (tmp_path / "low").mkdir()
+        with pytest.raises(DataError, match=r"neither low/ and high/ nor input/ and target/"):
+            chosen_pairs(tmp_path)
+        with pytest.raises(DataError, match=r"no scene of .* is held out at a share of 0\.0"):
+            chosen_pairs(pairs, held_out=0.0)
+
+    def test_on_the_command_line(self, pairs, cli):
+        done = cli(
+            *("evaluate", "identity", "--data", pairs, "--split", "held-out"),
+            *("--held-out", 0.5, "--scene", SCENE, "--json"),
+        )
+        assert done.code == 0, done.err
+        (found,) = json.loads(done.out)
+        wanted = chosen_pairs(pairs, scene=SCENE, held_out=0.5)
+        assert [row["picture"] for row in found["pictures"]] == [p.name for p in wanted]

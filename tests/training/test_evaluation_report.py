@@ -1,0 +1,272 @@
+"""Reports of evaluations: four files that agree with the figures, and a page that stands alone."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+import os
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import enhancekit
+from enhancekit.errors import DataError
+from enhancekit.training.evaluation import Evaluation, chosen_pairs
+from enhancekit.training.evaluation_report import as_dict, as_markdown, measure, write_report
+from enhancekit.training.protocols import find_protocol
+
+NASTY = "<script>alert(1)&\"'"
+FILES = {"pictures.csv", "report.html", "results.json", "results.md"}
+
+
+class Page(HTMLParser):
+    """What a browser would see of a report."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.texts, self._open = [], [], {}, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for key, value in attrs if key in {"src", "href", "data"}]
+        self._open.append(tag)
+
+    def handle_data(self, data):
+        self.texts.setdefault(self._open[-1] if self._open else "", []).append(data)
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three pairs; the second is best for ``identity``, since both sides are nearly equal."""
+    root = tmp_path / "data"
+    random = np.random.default_rng(0)
+    for side in ("low", "high"):
+        (root / side).mkdir(parents=True)
+    for name, factor in (("a, b", 0.3), (NASTY, 0.95), ("c|d", 0.1)):
+        high = random.integers(60, 256, (20, 24, 3), np.uint8)
+        Image.fromarray(high).save(root / "high" / f"{name}.png")
+        Image.fromarray((high * factor).astype(np.uint8)).save(root / "low" / f"{name}.png")
+    return root
+
+
+@pytest.fixture
+def made(data):
+    """Evaluations of two enhancers, and the thumbnails."""
+    evaluations = [
+        Evaluation(enhancekit.load(n, device="cpu"), find_protocol("lol"), (), True)
+        for n in ("identity", "gamma")
+    ]
+    strips = {p.name: measure(p, evaluations, pictures=True) for p in chosen_pairs(data)}
+    return evaluations, strips
+
+
+def strictly(text):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+class TestFiles:
+    def test_there_are_four(self, made, tmp_path):
+        write_report(tmp_path / "new" / "folder", *made, "title")
+        assert {p.name for p in (tmp_path / "new" / "folder").iterdir()} == FILES
+
+    def test_csv_is_the_rows(self, made, tmp_path):
+        write_report(tmp_path, *made, "title")
+        with (tmp_path / "pictures.csv").open(newline="") as file:
+            found = list(csv.DictReader(file))
+        wanted = [
+            {"enhancer": e.enhancer.entry.qualified_name, **row} for e in made[0] for row in e.rows
+        ]
+        assert len(found) == len(wanted) == 6
+        for row, want in zip(found, wanted, strict=True):
+            assert row.keys() == want.keys()
+            for key, value in want.items():
+                assert (row[key] if isinstance(value, str) else float(row[key])) == value
+
+    def test_json_is_everything(self, made, tmp_path):
+        write_report(tmp_path, *made, "title")
+        found = strictly((tmp_path / "results.json").read_text())
+        assert found == json.loads(json.dumps(as_dict(made[0])))
+        assert [e["enhancer"] for e in found] == ["builtin:identity", "builtin:gamma"]
+        for evaluation, entry in zip(made[0], found, strict=True):
+            assert (entry["pairs"], entry["scenes"], entry["protocol"]) == (3, 3, "lol")
+            assert entry["precision"] == "float32"
+            assert entry["distribution"].startswith("enhancekit ")
+            assert entry["pictures"] == evaluation.rows
+            for name, summary in evaluation.summaries().items():
+                assert entry["metrics"][name]["mean"] == summary.mean
+                assert entry["metrics"][name]["interval"] == list(summary.interval)
+                assert entry["metrics"][name]["worst_picture"] == summary.worst_picture
+
+    def test_markdown_has_a_row_for_each_enhancer(self, made, tmp_path):
+        write_report(tmp_path, *made, "title")
+        text = (tmp_path / "results.md").read_text()
+        assert text == as_markdown(made[0])
+        head, rule, *rows = [
+            [c.strip() for c in line.strip("|").split("|")]
+            for line in text.splitlines()
+            if line.startswith("|")
+        ]
+        assert head[:4] == ["enhancer", "psnr, dB", "psnr (GT-mean), dB", "ssim"]
+        assert set(rule) == {"---"}
+        assert [row[0] for row in rows] == ["builtin:identity", "builtin:gamma"]
+        for evaluation, row in zip(made[0], rows, strict=True):
+            assert len(row) == len(head) == len(rule)
+            for summary, cell in zip(evaluation.summaries().values(), row[1:], strict=True):
+                mean, low, high = (float(n) for n in re.findall(r"[\d.]+", cell))
+                tolerance = 0.00501 if summary.unit == "dB" else 0.0000501
+                assert mean == pytest.approx(summary.mean, abs=tolerance)
+                assert [low, high] == pytest.approx(list(summary.interval), abs=tolerance)
+        assert "Means over 3 pictures of 3 scenes, 95% interval by scene" in text
+        assert f"Protocol `lol`: {find_protocol('lol').text}" in text
+
+    def test_an_infinite_figure_is_strict_json_too(self, data, tmp_path):
+        evaluation = Evaluation(enhancekit.load("identity"), find_protocol("rgb"))
+        for path in (data / "high").iterdir():
+            (data / "low" / path.name).write_bytes(path.read_bytes())
+        strips = {p.name: measure(p, [evaluation], pictures=True) for p in chosen_pairs(data)}
+        write_report(tmp_path / "out", [evaluation], strips, "equal")
+        assert evaluation.rows[0]["psnr"] == math.inf
+        (found,) = strictly((tmp_path / "out" / "results.json").read_text())
+        assert float(found["metrics"]["psnr"]["mean"]) == math.inf
+        assert found["metrics"]["ssim"]["mean"] == 1.0
+
+
+class TestPage:
+    @pytest.fixture
+    def text(self, made, tmp_path):
+        write_report(tmp_path, *made, f"title of {NASTY}")
+        return (tmp_path / "report.html").read_text()
+
+    def test_stands_alone(self, text):
+        page = Page(text)
+        assert not re.search(r"https?://|url\(|@import", text)
+        assert not {"script", "link", "iframe", "object"} & set(page.tags)
+        assert len(page.addresses) == page.tags.count("img") == 3 * 4
+        assert all(a.startswith("data:image/jpeg;base64,") for a in page.addresses)
+
+    def test_names_are_escaped(self, text):
+        assert "<script" not in text
+        page = Page(text)
+        assert page.texts["title"] == page.texts["h1"] == [f"title of {NASTY}"]
+        assert NASTY in page.texts["h2"]
+
+    def test_the_worst_of_the_first_enhancer_comes_first(self, text, made):
+        rows = sorted(made[0][0].rows, key=lambda row: row["psnr"])
+        assert Page(text).texts["h2"] == [row["picture"] for row in rows] == ["c|d", "a, b", NASTY]
+
+    def test_each_strip_goes_from_input_to_reference_with_figures(self, text, made):
+        wanted = []
+        for name in ("c|d", "a, b", NASTY):
+            first, second = (
+                next(f"{r['psnr']:.4g}" for r in e.rows if r["picture"] == name) for e in made[0]
+            )
+            wanted += ["input", f"builtin:identity {first}", f"builtin:gamma {second}", "reference"]
+        assert Page(text).texts["figcaption"] == wanted
+
+    def test_the_table_is_that_of_the_markdown(self, text, made):
+        page = Page(text)
+        assert page.texts["th"][:3] == ["enhancer", "psnr, dB", "psnr (GT-mean), dB"]
+        cells = [e.enhancer.entry.qualified_name for e in made[0]]
+        assert [c for c in page.texts["td"] if ":" in c] == cells
+        assert len(page.texts["td"]) == 2 * len(page.texts["th"])
+
+    def test_worst_first_also_where_less_is_better(self, data, tmp_path):
+        evaluation = Evaluation(enhancekit.load("identity"), find_protocol("rgb"), ["mae"])
+        strips = {p.name: measure(p, [evaluation], pictures=False) for p in chosen_pairs(data)}
+        assert set(map(len, strips.values())) == {0}
+        write_report(tmp_path, [evaluation], strips, "title")
+        page = Page((tmp_path / "report.html").read_text())
+        assert page.texts["h2"] == ["c|d", "a, b", NASTY]
+        assert "img" not in page.tags
+
+
+class TestNotWritten:
+    @pytest.mark.parametrize("place", ["", "below"])
+    def test_a_file_in_the_way(self, made, tmp_path, place):
+        (tmp_path / "taken").write_text("mine")
+        with pytest.raises(DataError, match=r"the report cannot be written to .*taken"):
+            write_report(tmp_path / "taken" / place, *made, "title")
+        assert (tmp_path / "taken").read_text() == "mine"
+
+    @pytest.mark.parametrize("fails", [1, 3])
+    def test_a_full_disk_leaves_whole_files(self, made, tmp_path, monkeypatch, fails):
+        out = tmp_path / "out"
+        write_report(out, *made, "the first")
+        before = {p.name: p.read_bytes() for p in out.iterdir()}
+        calls = []
+
+        def fsync(number):
+            calls.append(number)
+            if len(calls) == fails:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        with pytest.raises(DataError, match="No space left"):
+            write_report(out, *made, "the second")
+        assert len(calls) == fails
+        assert {p.name for p in out.iterdir()} == FILES
+        assert (out / "report.html").read_bytes() == before["report.html"]
+        strictly((out / "results.json").read_text())
+
+
+class TestCommandLine:
+    def test_end_to_end(self, data, tmp_path, cli):
+        out = tmp_path / "out"
+        done = cli(
+            *("evaluate", "identity", "gamma", "--data", data, "-o", out),
+            *("--protocol", "lol", "--gt-mean"),
+        )
+        assert (done.code, done.err) == (0, "")
+        assert {p.name for p in out.iterdir()} == FILES
+        assert done.out.strip() == (out / "results.md").read_text().strip()
+        for name in ("psnr", "ssim", "mae", "delta_e"):
+            assert f"{name} (GT-mean)" in done.out
+        page = Page((out / "report.html").read_text())
+        assert page.texts["h1"] == ["identity, gamma on data"]
+        assert len(page.addresses) == 3 * 4
+
+    def test_json_is_strict(self, data, cli):
+        for path in (data / "high").iterdir():
+            (data / "low" / path.name).write_bytes(path.read_bytes())
+        done = cli("evaluate", "identity", "--data", data, "--metric", "psnr", "--json")
+        assert done.code == 0, done.err
+        (found,) = strictly(done.out)
+        assert list(found["metrics"]) == ["psnr"]
+        assert float(found["metrics"]["psnr"]["mean"]) == math.inf
+
+    @pytest.mark.parametrize("given", [("--weights", "mine.safetensors"), ("--option", "width=4")])
+    def test_what_belongs_to_one_enhancer(self, data, cli, given):
+        done = cli("evaluate", "identity", "gamma", "--data", data, *given)
+        assert (done.code, done.out) == (1, "")
+        assert done.err == (
+            "error: --weights and --option belong to one enhancer; evaluate it alone\n"
+        )
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            (("--protocol", "lab"), "no protocol is called 'lab'; there are rgb, lol, y-border2"),
+            (("--metric", "psrn"), "psrn"),
+            (("--data", "nowhere"), "nowhere holds neither low/ and high/"),
+            (("--protocol", "y-border2", "--metric", "delta_e"), "luma alone"),
+        ],
+    )
+    def test_one_line_of_error(self, data, cli, given, said):
+        done = cli("evaluate", "identity", "--data", data, *given)
+        assert (done.code, done.out) == (1, "")
+        assert done.err.startswith("error: ")
+        assert done.err.count("\n") == 1
+        assert said in done.err

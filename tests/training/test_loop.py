@@ -1,0 +1,690 @@
+"""The training loop: it learns, it resumes to the bit, it refuses and it fails by name."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import enhancekit
+from enhancekit.builtin.losses import L1
+from enhancekit.errors import (
+    DataError,
+    DeviceError,
+    EnhanceKitError,
+    NonFiniteError,
+    OptionError,
+    RecipeError,
+    UnknownNameError,
+    WeightsError,
+)
+from enhancekit.training.loop import Trainer, learning_rate
+from enhancekit.training.pairs import is_held_out
+from enhancekit.training.recipe import Optimiser, Recipe
+from enhancekit.weights import read_card
+
+WIDTH, HEIGHT = 48, 40
+TINY = {"width": 4, "counts": [1, 1], "context": "mfnn:exposure"}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Eight pairs of a smooth picture and a darker, yellowish one."""
+    root = tmp_path_factory.mktemp("dataset")
+    random = np.random.default_rng(0)
+    for side in ("low", "high"):
+        (root / side).mkdir()
+    for i in range(8):
+        coarse = Image.fromarray(random.integers(40, 256, (5, 6, 3), np.uint8))
+        high = coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+        low = (np.asarray(high) / 255.0) * (0.3, 0.28, 0.12)
+        high.save(root / "high" / f"s{i}.png")
+        Image.fromarray((low * 255).astype(np.uint8)).save(root / "low" / f"s{i}.png")
+    return root
+
+
+@pytest.fixture
+def recipe(dataset, tmp_path):
+    """Make a tiny recipe; sections are updated by the keywords."""
+
+    def make(out="run", loss="l1", phases=(), loss_options=None, **sections):
+        table = {
+            "loss": loss,
+            "phases": phases,
+            "loss_options": loss_options or {},
+            "data": {
+                "root": str(dataset),
+                "sources": [{"input": "low", "target": "high", "scene": r"(s\d)"}],
+                "held_out": 0.3,
+                "crop": 24,
+            },
+            "model": {"enhancer": "mfnn-lite", "options": TINY},
+            "optim": {"lr": 5e-3},
+            "run": {
+                "out": str(tmp_path / out),
+                "steps": 4,
+                "batch": 2,
+                "precision": "fp32",
+                "validate_every": 100,
+                "save_every": 100,
+            },
+        }
+        for section, values in sections.items():
+            table[section] |= values
+        return Recipe.model_validate(table)
+
+    return make
+
+
+def train(recipe, *, steps=None, **options):
+    """Run a recipe, or its next steps, and give the trainer and what it reported."""
+    trainer = Trainer(recipe, device="cpu", **options)
+    reports = []
+    run = trainer.run()
+    for progress in run:
+        reports.append(progress)
+        if len(reports) == steps:
+            run.close()
+    return trainer, reports
+
+
+def snapshot(module):
+    return copy.deepcopy(module.state_dict())
+
+
+def equal(a, b):
+    """Compare nested states to the bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def test_some_scenes_of_the_dataset_are_held_out():
+    assert 1 <= sum(is_held_out(f"s{i}", 0.3) for i in range(8)) <= 4
+
+
+class TestLearning:
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_the_loss_falls(self, recipe, precision):
+        run = {"steps": 40, "batch": 4, "precision": precision}
+        trainer, reports = train(recipe(run=run))
+        losses = [r.loss for r in reports]
+        assert all(map(math.isfinite, losses))
+        assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
+        assert all(p.dtype == torch.float32 for p in trainer.network.parameters())
+
+    def test_training_beats_no_training(self, recipe):
+        run = {"steps": 40, "batch": 4, "context_batch": 4}
+        trainer = Trainer(recipe(run=run), device="cpu")
+        before = trainer.validate()["low"]
+        *_, last = trainer.run()
+        assert last.psnr["low"] > before + 1
+        assert last.psnr["low"] == trainer.validate()["low"]
+
+    def test_reports(self, recipe):
+        run = {"steps": 5, "validate_every": 2}
+        _, reports = train(recipe(loss="l1 + 0.5*grad", run=run))
+        assert [r.step for r in reports] == [1, 2, 3, 4, 5]
+        assert {r.steps for r in reports} == {5}
+        assert [bool(r.psnr) for r in reports] == [False, True, False, True, True]
+        for r in reports:
+            assert r.loss == pytest.approx(r.terms["l1"] + 0.5 * r.terms["grad"], rel=1e-5)
+
+    def test_what_a_run_leaves_behind(self, recipe, tmp_path, dataset):
+        train(recipe(run={"log_every": 2}))
+        out = tmp_path / "run"
+        names = {p.name for p in out.iterdir()}
+        assert {
+            "recipe.json",
+            "metrics.csv",
+            "state.pt",
+            "last.safetensors",
+            "best.safetensors",
+        } <= names
+        assert not [n for n in names if n.startswith(".")]
+        card = read_card(out / "best.safetensors")
+        assert card.name == "mfnn-lite"
+        assert card.backbone == "mfnn:mfnn"
+        assert card.config == TINY
+        assert "low -> high" in card.data
+        assert "30%" in card.data
+        with (out / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["step"] for row in rows} == {"2", "4"}
+        assert {"loss", "lr", "psnr/low"} <= {row["name"] for row in rows}
+
+    def test_the_weights_can_be_loaded(self, recipe, tmp_path, dataset):
+        trainer, _ = train(recipe())
+        path = tmp_path / "run" / "last.safetensors"
+        enhancer = enhancekit.load("mfnn-lite", weights=path, **TINY)
+        assert equal(enhancer.module.state_dict(), trainer.average.state_dict())
+        assert enhancer.enhance(dataset / "low" / "s1.png").size == (WIDTH, HEIGHT)
+
+    def test_weights_are_written_when_nothing_is_held_out(self, recipe, tmp_path):
+        trainer, _ = train(recipe(data={"held_out": 0.0}))
+        path = tmp_path / "run" / "last.safetensors"
+        enhancer = enhancekit.load("mfnn-lite", weights=path, **TINY)
+        assert equal(enhancer.module.state_dict(), trainer.average.state_dict())
+
+    def test_the_best_weights_are_kept(self, recipe, tmp_path, monkeypatch):
+        figures = iter([20.0, 25.0, 22.0, 25.0])
+        monkeypatch.setattr(
+            "enhancekit.training.loop.validate", lambda *a, **k: {"low": next(figures)}
+        )
+        trainer, _ = train(recipe(run={"validate_every": 1}))
+        out = tmp_path / "run"
+        assert read_card(out / "best.safetensors").training.startswith("2 steps")
+        assert read_card(out / "last.safetensors").training.startswith("4 steps")
+        assert trainer.best == 25.0
+
+    def test_starting_from_weights(self, recipe, tmp_path):
+        first, _ = train(recipe())
+        path = tmp_path / "run" / "last.safetensors"
+        second = Trainer(recipe("again", model={"weights": str(path)}), device="cpu")
+        assert equal(second.network.state_dict(), first.average.state_dict())
+        assert second.step == 0
+
+    def test_from_clean_photographs_alone(self, recipe):
+        data = {"sources": [], "clean": [{"folder": "high"}], "held_out": 0.0}
+        _, reports = train(recipe(data=data))
+        assert all(math.isfinite(r.loss) for r in reports)
+
+    def test_the_seed_decides_everything(self, recipe):
+        runs = []
+        for name, seed, disturbance in (("a", 1, 5), ("b", 1, 6), ("c", 2, 5)):
+            torch.manual_seed(disturbance)
+            options = {"options": {**TINY, "dropout": 0.3}}
+            trainer, reports = train(recipe(name, model=options, run={"seed": seed}))
+            runs.append((snapshot(trainer.network), [r.loss for r in reports]))
+        assert equal(runs[0], runs[1])
+        assert not equal(runs[0], runs[2])
+
+
+class TestResume:
+    @pytest.fixture
+    def rich(self, recipe):
+        """A recipe in which everything that could break resuming is used."""
+
+        def make(out, **run):
+            return recipe(
+                out,
+                loss="l1 + 0.1*ssim",
+                phases=[{"step": 3, "loss": "charbonnier"}, {"step": 6, "loss": "l1 + grad"}],
+                data={"shrink": [1, 2], "crop": 16},
+                model={"enhancer": "mfnn-lite", "options": {**TINY, "dropout": 0.3}},
+                optim={"lr": 5e-3, "ema": 0.9, "clip": 1.0, "warm_up": 2, "weight_decay": 0.01},
+                run={
+                    "steps": 8,
+                    "accumulate": 2,
+                    "context_batch": 2,
+                    "validate_every": 3,
+                    "log_every": 1,
+                    "save_every": 4,
+                    **run,
+                },
+            )
+
+        return make
+
+    def test_half_and_half_is_the_whole_to_the_bit(self, rich, tmp_path):
+        whole, reports = train(rich("whole"))
+        torch.manual_seed(1)
+        first, before = train(rich("halves"), steps=4)
+        assert first.step == 4
+        torch.manual_seed(999)
+        torch.rand(17)
+        second, after = train(rich("halves"), resume=True)
+        assert second.step == 8
+        assert [r.step for r in after] == [5, 6, 7, 8]
+        assert equal(whole.network.state_dict(), second.network.state_dict())
+        assert equal(whole.average.state_dict(), second.average.state_dict())
+        assert equal(whole.optimiser.state_dict(), second.optimiser.state_dict())
+        assert before + after == reports
+        assert whole.best == second.best
+        states = [
+            torch.load(tmp_path / name / "state.pt", weights_only=True)
+            for name in ("whole", "halves")
+        ]
+        for state in states:
+            del state["recipe"]
+        assert equal(*states)
+        texts = [(tmp_path / n / "metrics.csv").read_text() for n in ("whole", "halves")]
+        assert texts[0] == texts[1]
+
+    def test_what_was_done_after_the_checkpoint_is_done_again(self, rich, tmp_path):
+        whole, _ = train(rich("whole"))
+        train(rich("halves"), steps=6)  # the checkpoint is of step 4
+        second, after = train(rich("halves"), resume=True)
+        assert [r.step for r in after] == [5, 6, 7, 8]
+        assert equal(whole.network.state_dict(), second.network.state_dict())
+        texts = [(tmp_path / n / "metrics.csv").read_text() for n in ("whole", "halves")]
+        assert texts[0] == texts[1]
+
+    def test_a_finished_run_has_nothing_left_to_do(self, rich):
+        first, _ = train(rich("run"))
+        second, reports = train(rich("run"), resume=True)
+        assert reports == []
+        assert equal(first.network.state_dict(), second.network.state_dict())
+
+    def test_what_may_change(self, rich):
+        train(rich("run"), steps=4)
+        changed = rich("run", save_every=1, validate_every=2, validate_pictures=1, log_every=3)
+        second, _ = train(changed, resume=True)
+        assert second.step == 8
+
+    @pytest.mark.parametrize(
+        ("sections", "said"),
+        [
+            ({"run": {"batch": 3}}, "run.batch (2 then, 3 now)"),
+            ({"run": {"steps": 9}}, "run.steps (4 then, 9 now)"),
+            ({"optim": {"lr": 1e-4}}, "optim.lr (0.005 then, 0.0001 now)"),
+            ({"loss": "grad"}, "loss ('l1' then, 'grad' now)"),
+            ({"model": {"options": {**TINY, "width": 8}}}, "model.options.width (4 then, 8 now)"),
+            ({"data": {"held_out": 0.5}}, "data.held_out (0.3 then, 0.5 now)"),
+            ({"phases": [{"step": 2, "loss": "grad"}]}, "phases "),
+        ],
+    )
+    def test_another_recipe_is_refused_by_key(self, recipe, sections, said):
+        train(recipe())
+        with pytest.raises(RecipeError, match="is resumed with the recipe it began with") as caught:
+            Trainer(recipe(**sections), resume=True, device="cpu")
+        assert said in str(caught.value)
+        assert str(caught.value).count(" then, ") == 1
+
+    def test_an_existing_run_is_not_overwritten(self, recipe, tmp_path):
+        train(recipe())
+        before = (tmp_path / "run" / "state.pt").read_bytes()
+        with pytest.raises(RecipeError, match=r"already holds a run.*--resume.*run\.out"):
+            Trainer(recipe(), device="cpu")
+        assert (tmp_path / "run" / "state.pt").read_bytes() == before
+
+    def test_nothing_to_resume(self, recipe):
+        with pytest.raises(DataError, match=r"no checkpoint .*state\.pt"):
+            Trainer(recipe(), resume=True, device="cpu")
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda data: b"",
+            lambda data: b"this is no checkpoint",
+            lambda data: b".",
+            lambda data: b"\x80\x02",
+            lambda data: bytes(range(256)),
+            lambda data: data[: len(data) // 2],
+            lambda data: data[:-1],
+            lambda data: b"PK\x03\x04" + data[4:200],
+        ],
+        ids=["empty", "text", "dot", "pickle", "bytes", "half", "one short", "zip"],
+    )
+    def test_a_damaged_checkpoint(self, recipe, tmp_path, damage):
+        train(recipe())
+        path = tmp_path / "run" / "state.pt"
+        path.write_bytes(damage(path.read_bytes()))
+        with pytest.raises(DataError, match=r"state\.pt"):
+            Trainer(recipe(), resume=True, device="cpu")
+
+    @pytest.mark.parametrize("missing", ["recipe", "step", "network", "average", "optimiser"])
+    def test_an_incomplete_checkpoint(self, recipe, tmp_path, missing):
+        train(recipe())
+        path = tmp_path / "run" / "state.pt"
+        state = torch.load(path, weights_only=True)
+        del state[missing]
+        torch.save(state, path)
+        with pytest.raises(DataError, match=r"state\.pt"):
+            Trainer(recipe(), resume=True, device="cpu")
+
+    @pytest.mark.parametrize("content", [{}, [1, 2], torch.zeros(3)], ids=["{}", "list", "tensor"])
+    def test_no_checkpoint_at_all(self, recipe, tmp_path, content):
+        train(recipe())
+        torch.save(content, tmp_path / "run" / "state.pt")
+        with pytest.raises(DataError, match=r"state\.pt"):
+            Trainer(recipe(), resume=True, device="cpu")
+
+    def test_a_full_disk_keeps_the_last_checkpoint(self, recipe, tmp_path, monkeypatch):
+        run = {"save_every": 2}
+        trainer = Trainer(recipe(run=run), device="cpu")
+        steps = trainer.run()
+        next(steps)
+        next(steps)
+        before = (tmp_path / "run" / "state.pt").read_bytes()
+
+        def save(state, file):
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(torch, "save", save)
+        next(steps)
+        with pytest.raises(DataError, match=r"state\.pt cannot be written: .*No space"):
+            next(steps)
+        assert (tmp_path / "run" / "state.pt").read_bytes() == before
+        assert not list((tmp_path / "run").glob(".state*"))
+
+
+class TestAccumulate:
+    def test_is_one_large_batch(self, recipe):
+        # crops as high as the pictures, cut from one place, so that both see the same pixels
+        data = {"crop": 40, "augment": False, "held_out": 0.0}
+        networks, losses = [], []
+        for name, batch, accumulate in (("a", 4, 1), ("b", 2, 2), ("c", 1, 4)):
+            run = {"batch": batch, "accumulate": accumulate, "steps": 2, "context_batch": 0}
+            trainer = Trainer(recipe(name, data=data, run=run), device="cpu")
+            crop = trainer.data._crop
+            trainer.data._crop = lambda i, draw, crop=crop: crop(i, torch.Generator())
+            losses.append([p.loss for p in trainer.run()])
+            networks.append(trainer.network.state_dict())
+        for other, values in zip(networks[1:], losses[1:], strict=True):
+            assert values == pytest.approx(losses[0], rel=1e-4)
+            for name, tensor in networks[0].items():
+                torch.testing.assert_close(other[name], tensor, rtol=0, atol=2e-3, msg=name)
+
+    def test_every_batch_is_used_once(self, recipe, monkeypatch):
+        asked = []
+        trainer = Trainer(recipe(run={"steps": 3, "accumulate": 2}), device="cpu")
+        batch = trainer.data.batch
+        monkeypatch.setattr(
+            trainer.data, "batch", lambda number, size: asked.append(number) or batch(number, size)
+        )
+        list(trainer.run())
+        assert asked == list(range(6))
+
+
+class TestNonFinite:
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    @pytest.mark.parametrize(("accumulate", "step", "batch"), [(1, 2, 2), (2, 1, 2)])
+    def test_a_loss_names_step_and_batch(self, recipe, monkeypatch, bad, accumulate, step, batch):
+        calls = []
+        honest = L1.per_picture
+
+        def per_picture(self, output, reference):
+            calls.append(1)
+            factor = bad if len(calls) == 3 else 1
+            return honest(self, output, reference) * factor
+
+        monkeypatch.setattr(L1, "per_picture", per_picture)
+        trainer = Trainer(recipe(run={"accumulate": accumulate}), device="cpu")
+        wanted = rf"loss at step {step}, batch {batch}, is {bad}.*lower optim\.lr"
+        with pytest.raises(NonFiniteError, match=wanted):
+            list(trainer.run())
+        assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
+        assert trainer.step == step
+
+    @pytest.mark.parametrize("clip", [1.0, 0.0])
+    def test_a_gradient_names_the_step(self, recipe, monkeypatch, clip):
+        class Root(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                return x.clone()
+
+            @staticmethod
+            def backward(ctx, grad):
+                return grad * math.nan
+
+        honest = L1.per_picture
+        monkeypatch.setattr(L1, "per_picture", lambda self, o, r: honest(self, Root.apply(o), r))
+        trainer = Trainer(recipe(optim={"clip": clip}), device="cpu")
+        with pytest.raises(NonFiniteError, match=r"gradient at step 0"):
+            list(trainer.run())
+        assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
+
+
+class TestContext:
+    def test_alone_it_changes_only_its_parameters(self, recipe):
+        made = recipe(loss="", model={"only": "exposure"}, run={"steps": 6, "context_batch": 4})
+        trainer = Trainer(made, device="cpu")
+        before = snapshot(trainer.network)
+        reports = list(trainer.run())
+        after = trainer.network.state_dict()
+        changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+        exposure = {name for name in after if name.startswith("exposure.")}
+        assert changed == exposure
+        assert len(exposure) > 4
+        assert all(r.loss > 0 for r in reports)
+        assert reports[-1].psnr
+
+    def test_alone_it_learns(self, recipe):
+        made = recipe(
+            loss="",
+            model={"only": "exposure"},
+            optim={"lr": 3e-3},
+            run={"steps": 60, "context_batch": 8},
+        )
+        _, reports = train(made)
+        losses = [r.loss for r in reports]
+        assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+    def test_with_the_pictures_both_change(self, recipe):
+        trainer = Trainer(recipe(run={"context_batch": 4}), device="cpu")
+        before = snapshot(trainer.network)
+        list(trainer.run())
+        after = trainer.network.state_dict()
+        for part in ("exposure.head.4.weight", "head.final.weight"):
+            assert not torch.equal(after[part], before[part])
+
+    def test_without_thumbnails_it_stays(self, recipe):
+        trainer = Trainer(recipe(), device="cpu")
+        before = snapshot(trainer.network.exposure)
+        list(trainer.run())
+        assert equal(trainer.network.exposure.state_dict(), before)
+
+    def test_only_the_head(self, recipe):
+        trainer = Trainer(recipe(model={"only": r"head\.(final|conv4)"}), device="cpu")
+        before = snapshot(trainer.network)
+        list(trainer.run())
+        after = trainer.network.state_dict()
+        changed = {n for n in after if not torch.equal(after[n], before[n])}
+        assert {n.rsplit(".", 1)[0] for n in changed} == {"head.final", "head.conv4"}
+
+    def test_a_network_without_one(self, recipe):
+        spec = {"options": {**TINY, "context": ""}}
+        _, reports = train(recipe(model=spec))
+        assert all(math.isfinite(r.loss) for r in reports)
+
+
+class TestPhases:
+    def test_the_step_of_a_phase_is_the_first_it_is_used_for(self, recipe, monkeypatch):
+        used = []
+        monkeypatch.setattr(
+            L1, "per_picture", lambda self, o, r: used.append("l1") or (o - r).abs().mean((1, 2, 3))
+        )
+        train(recipe(loss="l1", phases=[{"step": 2, "loss": "charbonnier"}], run={"steps": 5}))
+        assert used == ["l1"] * 2  # steps are counted from 0
+
+    def test_reported_terms_are_those_of_the_step(self, recipe):
+        phases = [{"step": 2, "loss": "l1 + grad"}]
+        _, reports = train(recipe(loss="1*l1", phases=phases))
+        assert [set(r.terms) for r in reports] == [{"l1"}, {"l1"}, {"l1", "grad"}, {"l1", "grad"}]
+
+    def test_none_follow_the_context_alone(self, recipe):
+        made = recipe(loss="", phases=[{"step": 2, "loss": "l1"}], run={"context_batch": 2})
+        with pytest.raises(RecipeError, match=r"loss: empty .*has no phases"):
+            Trainer(made, device="cpu")
+
+    def test_out_of_order_they_are_refused(self, recipe):
+        phases = [{"step": 3, "loss": "grad"}, {"step": 2, "loss": "charbonnier"}]
+        with pytest.raises(RecipeError, match="phases: their steps must rise"):
+            Trainer(recipe(phases=phases), device="cpu")
+
+    def test_an_unknown_loss_is_found_at_once(self, recipe):
+        with pytest.raises(UnknownNameError, match="no loss is called 'vgh'"):
+            Trainer(recipe(phases=[{"step": 3, "loss": "l1 + vgh"}]), device="cpu")
+
+
+class TestLossOptions:
+    def test_reach_the_loss(self, recipe):
+        options = {"charbonnier": {"eps": 0.25}}
+        for text in ("charbonnier", "l1 + 0.5*charbonnier"):
+            trainer = Trainer(recipe(loss=text, loss_options=options), device="cpu")
+            (loss,) = trainer.objective.module.losses
+            found = loss if text == "charbonnier" else loss.losses[1]
+            assert found.eps == 0.25
+
+    def test_of_one_phase_do_not_disturb_another(self, recipe):
+        # "ssim" stands inside "ms_ssim", but is another loss
+        made = recipe(
+            loss="l1 + ssim",
+            phases=[{"step": 2, "loss": "l1 + ms_ssim"}],
+            loss_options={"ssim": {"reduction": "mean"}},
+        )
+        assert len(Trainer(made, device="cpu").objective.module.losses) == 2
+
+    def test_for_a_loss_that_stands_nowhere(self, recipe):
+        with pytest.raises((RecipeError, OptionError), match="charbonier"):
+            Trainer(recipe(loss_options={"charbonier": {"eps": 0.1}}), device="cpu")
+
+
+class TestLearningRate:
+    @pytest.mark.parametrize("schedule", ["cosine", "constant"])
+    def test_warm_up_rises_linearly(self, schedule):
+        optim = Optimiser(lr=0.8, warm_up=4, schedule=schedule)
+        rates = [learning_rate(optim, step, 100) for step in range(5)]
+        assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8], abs=1e-3)
+
+    def test_cosine(self):
+        optim = Optimiser(lr=2.0)
+        rates = [learning_rate(optim, step, 100) for step in range(100)]
+        assert rates[0] == 2.0
+        assert rates[50] == pytest.approx(1.0)
+        assert rates == sorted(rates, reverse=True)
+        assert 0 < rates[-1] < 0.01
+        assert learning_rate(optim, 100, 100) == pytest.approx(0)
+
+    def test_constant(self):
+        optim = Optimiser(lr=2.0, schedule="constant")
+        assert {learning_rate(optim, step, 10) for step in range(10)} == {2.0}
+
+    @pytest.mark.parametrize("warm_up", [10, 50])
+    def test_all_warm_up(self, warm_up):
+        rates = [learning_rate(Optimiser(lr=1.0, warm_up=warm_up), s, 10) for s in range(10)]
+        assert rates == pytest.approx([(s + 1) / warm_up for s in range(10)])
+
+    def test_the_optimiser_gets_it(self, recipe):
+        made = recipe(optim={"warm_up": 2}, run={"steps": 6})
+        trainer = Trainer(made, device="cpu")
+        for progress in trainer.run():
+            wanted = learning_rate(made.optim, progress.step - 1, 6)
+            assert [g["lr"] for g in trainer.optimiser.param_groups] == [wanted]
+
+
+class TestOptimiser:
+    def test_adam_as_asked_for(self, recipe):
+        made = recipe(optim={"eps": 1e-7, "betas": (0.8, 0.95)})
+        optimiser = Trainer(made, device="cpu").optimiser
+        (group,) = optimiser.param_groups
+        assert group["eps"] == 1e-7
+        assert tuple(group["betas"]) == (0.8, 0.95)
+
+    def test_gradients_are_clipped(self, recipe, monkeypatch):
+        norms = []
+        clip = torch.nn.utils.clip_grad_norm_
+
+        def spy(parameters, limit, *args, **options):
+            parameters = list(parameters)
+            clip(parameters, limit, *args, **options)
+            found = [p.grad.norm() for p in parameters if p.grad is not None]
+            norms.append(float(torch.stack(found).norm()))
+            return torch.tensor(1.0)
+
+        monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
+        train(recipe(optim={"clip": 1e-3}))
+        assert norms == pytest.approx([1e-3] * 4, rel=0.02)
+
+
+class TestAverage:
+    def test_without_decay_it_is_the_network(self, recipe):
+        trainer, _ = train(recipe(model={"options": {**TINY, "norm": True, "output": "sigmoid"}}))
+        assert equal(trainer.average.state_dict(), trainer.network.state_dict())
+
+    @pytest.mark.parametrize("decay", [0.05, 0.15, 0.9])
+    def test_is_the_moving_average(self, recipe, decay):
+        trainer = Trainer(recipe(optim={"ema": decay}), device="cpu")
+        name = "encoders.0.conv2.weight"
+        wanted = trainer.network.state_dict()[name].clone()
+        for progress in trainer.run():
+            # the first steps count for more, so that the random start is soon forgotten
+            share = min(decay, progress.step / (9 + progress.step))
+            wanted = share * wanted + (1 - share) * trainer.network.state_dict()[name]
+        torch.testing.assert_close(trainer.average.state_dict()[name], wanted)
+        assert not torch.equal(wanted, trainer.network.state_dict()[name])
+
+    def test_is_what_is_validated_and_written(self, recipe, tmp_path):
+        trainer, _ = train(recipe(optim={"ema": 0.9}))
+        path = tmp_path / "run" / "last.safetensors"
+        written = enhancekit.load("mfnn-lite", weights=path, **TINY).module.state_dict()
+        assert equal(written, trainer.average.state_dict())
+        assert not equal(written, trainer.network.state_dict())
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("sections", "error", "said"),
+        [
+            ({"model": {"only": "tail"}}, RecipeError, "model.only = 'tail' matches no parameter"),
+            ({"model": {"only": "("}}, RecipeError, "model.only"),
+            ({"loss": ""}, RecipeError, "loss: empty"),
+            ({"model": {"enhancer": "gamma", "options": {}}}, OptionError, "nothing to train"),
+            ({"model": {"enhancer": "mfnn-light"}}, UnknownNameError, "mfnn-lite"),
+            ({"model": {"options": {**TINY, "widht": 4}}}, OptionError, "widht"),
+            ({"model": {"weights": "nowhere.safetensors"}}, WeightsError, "nowhere.safetensors"),
+            ({"loss": "l2"}, UnknownNameError, "no loss is called 'l2'"),
+            ({"loss": "-1*l1"}, OptionError, "not a positive number"),
+            ({"data": {"root": "nowhere"}}, DataError, "nowhere/low is not a folder"),
+            ({"data": {"crop": 44}}, DataError, "set data.crop to at most 40"),
+            ({"data": {"crop": 25}}, EnhanceKitError, "crop"),
+            ({"data": {"sources": []}}, DataError, "no training pictures"),
+        ],
+    )
+    def test_by_name(self, recipe, sections, error, said):
+        with pytest.raises(error) as caught:
+            train(recipe(**sections))
+        assert said in str(caught.value)
+
+    def test_thumbnails_for_a_network_without_global_context(self, recipe, monkeypatch):
+        backbone = enhancekit.backbones.get("mfnn")
+        local = replace(backbone, spec=replace(backbone.spec, global_context=False))
+        config = {**TINY, "context": ""}
+        monkeypatch.setattr(
+            "enhancekit.training.loop.resolve_config", lambda entry, options: (local, config)
+        )
+        with pytest.raises(RecipeError, match=r"run\.context_batch: .*declares no global context"):
+            Trainer(recipe(run={"context_batch": 2}), device="cpu")
+
+    def test_an_impossible_device(self, recipe):
+        with pytest.raises(DeviceError, match="nonsense"):
+            Trainer(recipe(), device="nonsense")
+
+    def test_nothing_is_written_before_the_first_step(self, recipe, tmp_path):
+        with pytest.raises(RecipeError):
+            Trainer(recipe(model={"only": "tail"}), device="cpu")
+        Trainer(recipe(), device="cpu")
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("place", ["forward", "backward"])
+    def test_out_of_memory_says_what_to_do(self, recipe, monkeypatch, place):
+        def greedy(*_args, **_options):
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
+
+        trainer = Trainer(recipe(), device="cpu")
+        if place == "forward":
+            monkeypatch.setattr("enhancekit_mfnn.blocks.SCR.forward", greedy)
+        else:
+            monkeypatch.setattr(trainer.fabric, "backward", greedy)
+        with pytest.raises(DeviceError, match="out of memory"):
+            list(trainer.run())
+
+    def test_a_failing_block_is_blamed(self, recipe, monkeypatch):
+        def broken(self, x):
+            raise ZeroDivisionError("oh")
+
+        monkeypatch.setattr("enhancekit_mfnn.blocks.SCR.forward", broken)
+        with pytest.raises(EnhanceKitError, match=r"block mfnn:scr \(enhancekit-mfnn .*failed"):
+            train(recipe())
