@@ -21,6 +21,7 @@ FLOORS = {
     "_version": 0,
     "atomic": 0,
     "errors": 0,
+    "plain": 0,
     "specs": 0,
     "hookspecs": 1,
     "registry": 1,

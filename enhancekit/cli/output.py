@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from enhancekit.errors import OptionError
+from enhancekit.plain import to_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -17,18 +18,8 @@ __all__ = ["print_json", "print_table", "progress", "settings"]
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON, strictly: infinities become text."""
-    typer.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and value - value != 0:  # infinite or not a number
-        return str(value)
-    return value
+    """Print a value as strict JSON."""
+    typer.echo(to_json(value))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:

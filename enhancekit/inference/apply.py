@@ -25,9 +25,9 @@ def blaming(x: Tensor) -> Iterator[None]:
         raise
     except Exception as error:  # a plugin's forward may raise anything
         if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-            size = f" at {x.shape[3]}x{x.shape[2]} pixels" if x.ndim == 4 else ""
             raise DeviceError(
-                f"out of memory{size} on {x.device}; pass a smaller tile, e.g. tile=256"
+                f"out of memory on {x.device} with an input of shape {tuple(x.shape)}; use smaller "
+                "tiles, e.g. tile=256, or in training a smaller run.batch or data.crop"
             ) from error
         raise PluginError(
             f"{blame(error) or 'the network'} failed on an input of shape {tuple(x.shape)}: "

@@ -61,6 +61,7 @@ def pad_to(x: Tensor, multiple_of: int, minimum: int = 1) -> Tensor:
 
     Examples
     --------
+    >>> import torch
     >>> pad_to(torch.zeros(1, 3, 5, 1), 4).shape
     torch.Size([1, 3, 8, 4])
     """

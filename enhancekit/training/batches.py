@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -100,6 +101,11 @@ class Batches:
         groups = [group for group in groups if group.pairs or group.clean]
         if not groups:
             raise DataError("there are no training pictures; is held_out too large?")
+        smaller = {group.make == "bicubic-x2" and not group.pairs for group in groups}
+        if len(smaller) > 1:
+            raise DataError(
+                "bicubic-x2 halves its inputs, so it cannot be mixed with other sources"
+            )
         self.crop, self.shrink, self.augment, self.seed = crop, tuple(shrink), augment, seed
         self._pictures: list[tuple[Tensor, Tensor]] = []
         self._make: list[str] = []
@@ -158,8 +164,9 @@ class Batches:
 
     def _index(self, position: int) -> int:
         """Say which picture stands at a place of the endless, shuffled sequence of samples."""
-        epoch, place = divmod(position, len(self))
-        order = torch.randperm(len(self), generator=seeded(self.seed, 3, epoch))
+        length = sum(share for _, _, share in self._shares)
+        epoch, place = divmod(position, length)
+        order = torch.randperm(length, generator=seeded(self.seed, 3, epoch))
         slot = int(order[place])
         start = 0
         for number, (first, size, share) in enumerate(self._shares):
@@ -203,7 +210,8 @@ def _shares(groups: Sequence[Group]) -> list[tuple[int, int, int]]:
     """Return (index of the first picture, pictures, samples an epoch) of each group."""
     sizes = [len(group.pairs) + len(group.clean) for group in groups]
     wanted = [size * group.weight for size, group in zip(sizes, groups, strict=True)]
-    total = sum(sizes)
+    # an epoch is long enough that the rarest source comes at least once
+    total = max(sum(sizes), math.ceil(sum(wanted) / min(wanted)))
     # rounding the running sum makes the shares add up to the whole
     ends = [round(total * sum(wanted[: i + 1]) / sum(wanted)) for i in range(len(wanted))]
     starts = [0, *ends]

@@ -154,9 +154,9 @@ class Evaluation:
         result = {}
         scenes = [row["scene"] for row in self.rows]
         suffixes = ("", GT_MEAN) if self.reference_mean else ("",)
-        for entry, _ in self._functions():
+        for column, entry, _ in self._functions():
             for suffix in suffixes:
-                spec, name = entry.spec, entry.spec.name + suffix
+                spec, name = entry.spec, column + suffix
                 values = [row[name] for row in self.rows]
                 worst = int(np.argmin(values) if spec.higher_is_better else np.argmax(values))
                 note = f"; {spec.protocol}" if spec.protocol else ""
@@ -173,20 +173,25 @@ class Evaluation:
                 )
         return result
 
-    def _functions(self) -> list[tuple[Any, Callable[..., float]]]:
-        names = self.metrics or self.protocol.metrics
-        return [(entry, entry.target()) for entry in map(host().metrics.get, names)]
+    def _functions(self) -> list[tuple[str, Any, Callable[..., float]]]:
+        """Return each metric's column, entry and function; columns of one name are qualified."""
+        entries = [host().metrics.get(name) for name in self.metrics or self.protocol.metrics]
+        bare = [entry.spec.name for entry in entries]
+        return [
+            (n if bare.count(n) == 1 else entry.qualified_name, entry, entry.target())
+            for n, entry in zip(bare, entries, strict=True)
+        ]
 
     def _figures(self, output: NDArray[np.uint8], reference: NDArray[np.uint8]) -> dict[str, float]:
         compared = self.protocol.prepare(output), self.protocol.prepare(reference)
         found = {}
-        for entry, function in self._functions():
+        for column, entry, function in self._functions():
             if self.protocol.luma and entry.spec.needs_colour:
                 raise OptionError(
                     f"{entry} compares colours, but protocol {self.protocol.name!r} is luma alone"
                 )
             try:
-                found[entry.spec.name] = float(function(*compared))
+                found[column] = float(function(*compared))
             except EnhanceKitError:
                 raise
             except Exception as error:  # a plugin's metric may raise anything

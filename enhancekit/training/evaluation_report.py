@@ -6,7 +6,6 @@ import base64
 import csv
 import html
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image
 from enhancekit.atomic import replacing
 from enhancekit.errors import DataError
 from enhancekit.imaging.files import read_rgb8
+from enhancekit.plain import to_json
 from enhancekit.training.evaluation import Evaluation
 from enhancekit.training.pairs import Pair
 
@@ -115,7 +115,7 @@ def write_report(
     DataError
         If the folder cannot be written.
     """
-    results = json.dumps(as_dict(evaluations), indent=2, default=str)
+    results = to_json(as_dict(evaluations))
     files = {
         "pictures.csv": _csv(evaluations),
         "results.json": results,

@@ -24,7 +24,7 @@ class Protocol:
     text: str
     """In words."""
     metrics: tuple[str, ...]
-    """Computed unless others are asked for."""
+    """Computed unless others are asked for; qualified, so that no plugin changes what it means."""
     border: int = 0
     """Pixels left out at each side."""
     luma: bool = False
@@ -61,16 +61,20 @@ class Protocol:
 PROTOCOLS = {
     p.name: p
     for p in (
-        Protocol("rgb", "RGB, whole pictures, outputs rounded to 8 bits", ("psnr", "ssim")),
+        Protocol(
+            "rgb",
+            "RGB, whole pictures, outputs rounded to 8 bits",
+            ("builtin:psnr", "builtin:ssim"),
+        ),
         Protocol(
             "lol",
             "RGB, whole pictures, outputs rounded to 8 bits, with MAE and CIEDE2000",
-            ("psnr", "ssim", "mae", "delta_e"),
+            ("builtin:psnr", "builtin:ssim", "builtin:mae", "builtin:delta_e"),
         ),
         Protocol(
             "y-border2",
             "Y of YCbCr (BT.601, studio range), 2 pixels left out at each side, 8-bit outputs",
-            ("psnr", "ssim"),
+            ("builtin:psnr", "builtin:ssim"),
             border=2,
             luma=True,
         ),

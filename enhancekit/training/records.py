@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from enhancekit.errors import DataError
 from enhancekit.plugins import host
 from enhancekit.training.recipe import Recipe
 
@@ -35,9 +37,16 @@ class Records:
     """
 
     def __init__(self, folder: Path, recipe: Recipe, step: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._metrics = folder / "metrics.csv"
+        with self._writing():
+            self._begin(recipe, step)
+
+    def _begin(self, recipe: Recipe, step: int) -> None:
+        folder = self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob(".state.pt-*"):  # by a process killed while saving
+            left_over.unlink()
         (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
         (folder / "environment.json").write_text(json.dumps(_environment(), indent=2) + "\n")
         kept = []
@@ -52,18 +61,27 @@ class Records:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Add figures of a step to both records."""
-        with self._metrics.open("a", newline="") as file:
-            csv.writer(file).writerows((step, name, f"{v:.6g}") for name, v in values.items())
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        with self._writing():
+            with self._metrics.open("a", newline="") as file:
+                csv.writer(file).writerows((step, name, f"{v:.6g}") for name, v in values.items())
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def sample(self, step: int, name: str, pictures: tuple[Tensor, ...]) -> None:
         """Write pictures (1, 3, H, W) side by side: input, output, reference."""
         joined = torch.cat(pictures, dim=3)[0].clamp(0, 1)
         pixels = (joined * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         folder = self.folder / "samples"
-        folder.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(folder / f"{name}-{step:07d}.jpg", quality=92)
+        with self._writing():
+            folder.mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{name}-{step:07d}.jpg", quality=92)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(f"the run's folder {self.folder} cannot be written: {error}") from error
 
     def close(self) -> None:
         """Write out what is buffered."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def main(name: str, root: str, weights: str | None = None) -> None:
     """Print one line for each source."""
     data = read_recipe(str(RECIPES / f"{name}.toml"), [f'data.root="{root}"']).data
     enhancer = enhancekit.load(name, weights=weights, precision="fp32")
-    exposure = enhancer.module.exposure
+    exposure: Any = enhancer.module.exposure if enhancer.module else None
     for source, pairs in split_pairs(data)[1].items():
         rows = []
         for pair in pairs:

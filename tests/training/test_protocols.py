@@ -80,7 +80,12 @@ def test_an_unknown_name_lists_those_there_are(name):
 
 def test_names():
     assert {name: p.name for name, p in PROTOCOLS.items()} == {n: n for n in PROTOCOLS}
-    assert find_protocol("lol").metrics == ("psnr", "ssim", "mae", "delta_e")
+    assert find_protocol("lol").metrics == (
+        "builtin:psnr",
+        "builtin:ssim",
+        "builtin:mae",
+        "builtin:delta_e",
+    )
 
 
 class TestReferenceMean:

@@ -138,8 +138,8 @@ class MFNN(nn.Module):
         self.head = _part("head", head, 3 * width, width, norm=norm, dropout=dropout, output=output)
         if scaled:
             for module in self.modules():
-                if module is not self and hasattr(module, "keep_scale"):
-                    module.keep_scale()
+                if callable(keep_scale := getattr(module, "keep_scale", None)):
+                    keep_scale()
         self.size_requirements = SizeRequirements(
             multiple_of=2 ** (self.scales - 1), minimum=2 ** (self.scales - 1), halo=self._halo()
         )

@@ -205,7 +205,7 @@ class TestReconstruct:
             if norm:
                 keys = ("running_mean", "running_var", "weight", "bias")
                 y = F.batch_norm(y, *(state[f"{name}.0.{key}"] for key in keys))
-            return F.relu(y)
+            return F.leaky_relu(y, 0.1) if output == "residual" else F.relu(y)
 
         y = tail("tail1", conv(state, "conv1", x))
         y = tail("tail2", conv(state, "conv2", y))
@@ -251,7 +251,23 @@ class TestReconstruct:
 
     def test_a_residual_starts_at_zero(self):
         block = Reconstruct(12, 4, output="residual")
+        assert block(noise(1, 12, 6, 6)).any()
+        block.keep_scale()
         assert not block(noise(1, 12, 6, 6)).any()
+
+    @pytest.mark.parametrize(
+        "block",
+        [HSCEncoder(3, 32), SCR(32), HSCDecoder(64, 32), GLSC(32, 64, 1, SCR)],
+        ids=lambda b: type(b).__name__,
+    )
+    def test_scale_is_kept(self, block):
+        for module in block.modules():
+            if hasattr(module, "keep_scale"):
+                module.keep_scale()
+        channels = next(p for p in block.parameters() if p.ndim == 4).shape[1]
+        x = torch.randn(1, channels, 48, 48, generator=torch.Generator().manual_seed(0))
+        inner = block(x)[..., 8:-8, 8:-8]
+        assert 0.6 < float(inner.detach().std()) < 1.6
 
     @pytest.mark.parametrize("output", ["tanh", "", None])
     def test_other_outputs(self, output):
