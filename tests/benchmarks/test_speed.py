@@ -37,7 +37,7 @@ def test_yardstick(benchmark) -> None:
 
 @pytest.mark.benchmark(group="400x600")
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
-@pytest.mark.parametrize("name", enhancekit.enhancers)
+@pytest.mark.parametrize("name", list(enhancekit.enhancers))
 def test_enhance(benchmark, name: str, precision: str) -> None:
     if precision == "fp32" and enhancekit.enhancers.get(name).spec.target:
         pytest.skip("a function has one precision")
