@@ -95,17 +95,17 @@ class CompositeLoss(nn.Module):
         self.names = names
         self.weights = [weight for weight, _ in terms]
         self.losses = nn.ModuleList(create(name, **given.get(name, {})) for name in names)
-        self._last: list[Tensor] = []
+        self._last: dict[str, Tensor] = {}
 
     @property
     def values(self) -> dict[str, float]:
         """Each term's unweighted value at the last call."""
-        return {n: float(v.mean()) for n, v in zip(self.names, self._last, strict=False)}
+        return {name: float(value.mean()) for name, value in self._last.items()}
 
     def forward(self, output: Tensor, reference: Tensor) -> Tensor:
         """Compare two batches of shape (N, C, H, W)."""
         values = [loss(output, reference) for loss in self.losses]
-        self._last = [v.detach() for v in values]
+        self._last = {n: v.detach() for n, v in zip(self.names, values, strict=True)}
         total: Tensor = sum(w * v for w, v in zip(self.weights, values, strict=True))
         return total
 

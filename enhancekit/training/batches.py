@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -214,10 +215,9 @@ def _shares(groups: Sequence[Group]) -> list[tuple[int, int, int]]:
     total = max(sum(sizes), math.ceil(sum(wanted) / min(wanted)))
     # rounding the running sum makes the shares add up to the whole
     ends = [round(total * sum(wanted[: i + 1]) / sum(wanted)) for i in range(len(wanted))]
-    starts = [0, *ends]
     return [
         (sum(sizes[:i]), sizes[i], end - start)
-        for i, (start, end) in enumerate(zip(starts, ends, strict=False))
+        for i, (start, end) in enumerate(pairwise([0, *ends]))
     ]
 
 

@@ -13,7 +13,7 @@ import torch
 import enhancekit
 
 PICTURE = np.random.default_rng(0).integers(0, 64, (400, 600, 3), dtype=np.uint8)
-ROUNDS = 5
+ROUNDS = 3
 
 
 def loaded(name, precision):
