@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enhancekit.specs import EnhancerSpec
+from enhancekit.specs import EnhancerSpec, WeightsSpec
 
 __all__ = ["VARIANTS"]
 
@@ -18,6 +18,10 @@ VARIANTS = (
         config={"width": 16, "counts": (2, 4, 10), "context": "mfnn:exposure"},
         controls=_CONTROLS,
         default=True,
+        weights=WeightsSpec(
+            resource="enhancekit_mfnn:weights/mfnn.safetensors",
+            sha256="9c20fce0f776cf953370bbbce6bc89def84326212c32db8d1bc1d9f418062b00",
+        ),
         train_hint=_TRAIN.format("mfnn"),
     ),
     EnhancerSpec(
@@ -27,6 +31,10 @@ VARIANTS = (
         backbone="mfnn:mfnn",
         config={"width": 16, "counts": (1, 2, 4), "context": "mfnn:exposure"},
         controls=_CONTROLS,
+        weights=WeightsSpec(
+            resource="enhancekit_mfnn:weights/mfnn-lite.safetensors",
+            sha256="097ea38ec93150ef2c9e6a87316521ccc47052fa4b9cf926709ada80bce38485",
+        ),
         train_hint=_TRAIN.format("mfnn-lite"),
     ),
     EnhancerSpec(
