@@ -113,9 +113,9 @@ def render(draw: np.random.Generator) -> Floats:
 
 
 def photograph(scene: Floats, exposure: float, draw: np.random.Generator) -> NDArray[np.uint8]:
-    """Expose a linear picture: shot noise of 2,000 electrons at white, read noise of 3, sRGB."""
-    electrons = draw.poisson(scene * exposure * 2000) + draw.normal(scale=3, size=scene.shape)
-    linear = (electrons / 2000).clip(0, 1)
+    """Expose a linear picture: shot noise of 6,000 electrons at white, read noise of 4, sRGB."""
+    electrons = draw.poisson(scene * exposure * 6000) + draw.normal(scale=4, size=scene.shape)
+    linear = (electrons / 6000).clip(0, 1)
     encoded = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return (encoded * 255).round().astype(np.uint8)
 
