@@ -20,7 +20,7 @@ VARIANTS = (
         default=True,
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn.safetensors",
-            sha256="9c20fce0f776cf953370bbbce6bc89def84326212c32db8d1bc1d9f418062b00",
+            sha256="367df30bab9e331675d8b348e96d08c55c0df0bd9cb8a841cb971559e64e110b",
         ),
         train_hint=_TRAIN.format("mfnn"),
     ),
@@ -33,7 +33,7 @@ VARIANTS = (
         controls=_CONTROLS,
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-lite.safetensors",
-            sha256="097ea38ec93150ef2c9e6a87316521ccc47052fa4b9cf926709ada80bce38485",
+            sha256="3873264e80b9bcc1d079ae4e1c4ac9922fe4f0ae3398f352f106a0f297eda3b5",
         ),
         train_hint=_TRAIN.format("mfnn-lite"),
     ),
