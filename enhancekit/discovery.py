@@ -52,7 +52,7 @@ def find_plugins() -> Iterator[Found]:
             if name in seen:
                 continue
             seen.add(name)
-            version = distro.version or "0"
+            version = distro.version or _recorded_version(distro.name)
             if isinstance(config, str):
                 yield Found(Provider(distro.name, name, version), error=config)
                 continue
@@ -64,6 +64,16 @@ def find_plugins() -> Iterator[Found]:
                     yield Found(provider, entrypoints.EntryPoint.from_string(text, point, distro))
                 except entrypoints.BadEntryPoint as error:
                     yield Found(provider, error=f"{error}; write module or module:attribute")
+
+
+def _recorded_version(name: str) -> str:
+    """Look inside: the folder's name of a source checkout's metadata has no version."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "0"
 
 
 def _files(folder: str) -> list[tuple[Any, Any]]:

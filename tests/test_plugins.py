@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 import pytest
 
 import enhancekit
+from enhancekit import discovery
 from enhancekit.errors import AmbiguousNameError, PluginError, UnknownNameError
 from enhancekit.plugins import Host, PluginWarning, host, reset
 
@@ -452,3 +453,15 @@ class TestEnvironment:
 
     def test_strict_and_nothing_wrong(self):
         assert "of-one" in Host({"ENHANCEKIT_STRICT_PLUGINS": "1"}).blocks
+
+
+def test_a_source_checkout_gives_its_version(tmp_path, monkeypatch):
+    folder = tmp_path / "meteor_plugin.egg-info"
+    folder.mkdir()
+    folder.joinpath("PKG-INFO").write_text(
+        "Metadata-Version: 2.1\nName: meteor-plugin\nVersion: 3.4\n"
+    )
+    folder.joinpath("entry_points.txt").write_text("[enhancekit]\nmeteor = meteor\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = [f.provider for f in discovery.find_plugins() if f.provider.plugin == "meteor"]
+    assert [str(provider) for provider in found] == ["meteor-plugin 3.4"]
