@@ -110,10 +110,7 @@ def _decode(data: bytes, where: str) -> Image.Image:
 def _refuse_deep_png(data: bytes, where: str) -> None:
     """Pillow reads 16-bit colour PNG as 8 bit in silence, so the header is asked first."""
     if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 25 and data[24] == 16 and data[25] != 0:
-        raise ImageError(
-            f"{where}: 16 bits a channel in colour or with alpha are not read from PNG yet; pass "
-            "the pixels as a uint16 array, which keeps every bit"
-        )
+        raise _too_deep(where, "PNG")
 
 
 def _refuse_deep_tiff(picture: Image.Image, where: str) -> None:
@@ -121,10 +118,14 @@ def _refuse_deep_tiff(picture: Image.Image, where: str) -> None:
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         bits = picture.tag_v2.get(_BITS_PER_SAMPLE, (1,))
         if len(bits) > 1 and max(bits) > 8:
-            raise ImageError(
-                f"{where}: 16 bits a channel in colour or with alpha are not read from TIFF yet; "
-                "pass the pixels as a uint16 array, which keeps every bit"
-            )
+            raise _too_deep(where, "TIFF")
+
+
+def _too_deep(where: str, kind: str) -> ImageError:
+    return ImageError(
+        f"{where}: 16 bits a channel in colour or with alpha are not read from {kind} yet; pass "
+        "the pixels as a uint16 array, which keeps every bit"
+    )
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -16,7 +16,7 @@ from enhancekit.errors import EnhanceKitError, OptionError, PluginError
 from enhancekit.inference.apply import apply_network
 from enhancekit.inference.device import choose_device, choose_precision
 from enhancekit.inference.enhancer import Enhancer
-from enhancekit.inference.network import build_network, resolve_config
+from enhancekit.inference.network import build_network, refuse_unknown_options, resolve_config
 from enhancekit.inference.tiling import check_tile
 from enhancekit.plugins import host
 from enhancekit.registry import Entry
@@ -120,12 +120,8 @@ def _load_function(
         raise OptionError(f"{entry} is a function; it has no weights")
     function = entry.target()
     config = {**entry.spec.config, **options}
-    known = set(list(inspect.signature(function).parameters)[1:])
-    if unknown := sorted(set(config) - known):
-        raise OptionError(
-            f"{entry} has no option {', '.join(unknown)}; it has "
-            + (", ".join(sorted(known)) or "none")
-        )
+    known = list(inspect.signature(function).parameters)[1:]
+    refuse_unknown_options(entry, config, sorted(known))
     apply = partial(function, **config)
 
     def one(picture: Tensor) -> Tensor:

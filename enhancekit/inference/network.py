@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -15,7 +15,7 @@ from enhancekit.registry import Entry
 from enhancekit.specs import BackboneSpec, EnhancerSpec, SizeRequirements
 from enhancekit.weights import Card, how_to_get, load_weights, shipped
 
-__all__ = ["build_network", "resolve_config"]
+__all__ = ["build_network", "refuse_unknown_options", "resolve_config", "weights_config"]
 
 
 def resolve_config(
@@ -32,6 +32,11 @@ def resolve_config(
         raise OptionError(f"{entry} is a function, not a network; it has nothing to train")
     backbone = host().backbones.get(entry.spec.backbone)
     return backbone, {**backbone.spec.config, **entry.spec.config, **options}
+
+
+def weights_config(backbone: Entry[BackboneSpec], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a config that decides which weights fit."""
+    return {k: v for k, v in config.items() if k not in backbone.spec.training_only}
 
 
 def build_network(
@@ -90,7 +95,7 @@ def build_network(
             path or "",
             module,
             backbone=backbone.qualified_name,
-            config={k: v for k, v in config.items() if k not in backbone.spec.training_only},
+            config=weights_config(backbone, config),
             defaults=_defaults(backbone),
             train_hint=hint,
         )
@@ -106,7 +111,20 @@ def _refuse_unknown(backbone: Entry[BackboneSpec], config: Mapping[str, Any]) ->
     parameters = inspect.signature(backbone.target()).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
-    if unknown := sorted(set(config) - set(parameters)):
+    refuse_unknown_options(backbone, config, list(parameters))
+
+
+def refuse_unknown_options(
+    entry: Entry[Any], given: Mapping[str, Any], known: Sequence[str]
+) -> None:
+    """Refuse options that a target does not have, listing those it has.
+
+    Raises
+    ------
+    OptionError
+        If there are any.
+    """
+    if unknown := sorted(set(given) - set(known)):
         raise OptionError(
-            f"{backbone} has no option {', '.join(unknown)}; it has {', '.join(parameters)}"
+            f"{entry} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
         )

@@ -23,7 +23,7 @@ from enhancekit.builtin.composite import parse
 from enhancekit.errors import DataError, NonFiniteError, RecipeError
 from enhancekit.inference.apply import apply_network, blaming
 from enhancekit.inference.device import choose_device
-from enhancekit.inference.network import build_network, resolve_config
+from enhancekit.inference.network import build_network, resolve_config, weights_config
 from enhancekit.plugins import host
 from enhancekit.training.batches import Batch, Batches, Group, seeded
 from enhancekit.training.checkpoint import load_checkpoint, save_checkpoint
@@ -295,9 +295,7 @@ class Trainer:
         return Card(
             name=self.entry.spec.name,
             backbone=self.backbone.qualified_name,
-            config={
-                k: v for k, v in self.config.items() if k not in self.backbone.spec.training_only
-            },
+            config=weights_config(self.backbone, self.config),
             task=self.entry.spec.task,
             data=f"{'; '.join(sources + made)}; {data.held_out:.0%} of the scenes held out",
             figures={"held-out PSNR in dB, a sample, 8 bits": psnrs},

@@ -41,8 +41,7 @@ class Objective(nn.Module):
         self.network: Any = network
         self.losses = nn.ModuleList(losses)
         self.global_context = global_context
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.layout = layout
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def forward(self, batch: Batch, thumbnails: tuple[Tensor, Tensor] | None, phase: int) -> Tensor:
         """Return the loss of a batch, and of thumbnails of whole pictures if any are given."""
