@@ -37,7 +37,7 @@ class LiteralReport(nn.Module):
             nn.ModuleList((conv(c, c, 3), conv(2 * c, c, 3))) for c in (w, 2 * w)
         )
         self.project = nn.ModuleList(conv(c, 2 * w, 1) for c in (w, 2 * w))
-        self.decoder2, self.decoder1 = conv(2 * w, 2 * w, 5), conv(4 * w, 2 * w, 5)
+        self.decoder = conv(4 * w, 2 * w, 5)
         self.convs = nn.ModuleList(
             (conv(3 * w, 2 * w, 3), conv(2 * w, w, 3), conv(4 * w, w, 3), conv(w, w // 2, 3))
         )
@@ -57,9 +57,9 @@ class LiteralReport(nn.Module):
 
         e1, e2 = self.encoders[0](x), self.encoders[1](half(x))
         g1 = self.glsc(e1, 0, 1)
-        g2 = self.decoder2(self.glsc(torch.cat((e2, half(e1)), 1), 1, 2))
+        g2 = self.glsc(torch.cat((e2, half(e1)), 1), 1, 2)
         up = nn.functional.interpolate(g2, scale_factor=2.0, mode="bilinear")
-        features = torch.cat((self.decoder1(torch.cat((g1, up), 1)), e1), 1)
+        features = torch.cat((self.decoder(torch.cat((g1, up), 1)), e1), 1)
         y = self.drop(torch.relu(self.convs[0](features)))
         y = self.drop(torch.relu(self.convs[1](y)))
         y = self.convs[2](torch.cat((y, features), 1))

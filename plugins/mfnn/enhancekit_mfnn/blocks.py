@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from enhancekit.errors import OptionError, PluginError
+from enhancekit_mfnn.folding import conv_of_conv, conv_of_project_and_double
 
 __all__ = ["GLSC", "SCR", "Exposure", "HSCDecoder", "HSCEncoder", "Reconstruct"]
 
@@ -60,7 +61,7 @@ class HSCEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, width, H, W)."""
-        return self.conv2(self.conv1(x))  # type: ignore[no-any-return]
+        return conv_of_conv(x, self.conv1, self.conv2)
 
 
 class SCR(nn.Module):
@@ -145,6 +146,10 @@ class GLSC(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, H, W) to (N, out_channels, H, W)."""
+        return self.project(self.features(x))  # type: ignore[no-any-return]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Give what is projected, (N, channels, H, W)."""
         for i in range(self.count):
             block = self.blocks[i % len(self.blocks)]
             if self.checkpointing and self.training:
@@ -158,7 +163,7 @@ class GLSC(nn.Module):
                     f"{tuple(x.shape)}; a residual block keeps the shape"
                 )
             x = y
-        return self.project(x)  # type: ignore[no-any-return]
+        return x
 
 
 class HSCDecoder(nn.Module):
@@ -188,6 +193,10 @@ class HSCDecoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H, W)."""
         return self.conv(x)  # type: ignore[no-any-return]
+
+    def merge(self, fine: Tensor, project: nn.Conv2d | None, coarse: Tensor) -> Tensor:
+        """Give ``self(cat(project(fine), double(coarse)))`` in fewer operations."""
+        return conv_of_project_and_double(fine, project, coarse, self.conv)
 
 
 class Reconstruct(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from enhancekit.errors import OptionError, PluginError
 from enhancekit.plugins import host
 from enhancekit.specs import SizeRequirements
+from enhancekit_mfnn.blocks import GLSC, HSCDecoder
 
 __all__ = ["MFNN"]
 
@@ -183,21 +184,28 @@ class MFNN(nn.Module):
             seen = self.exposure(x, self.context(x) if context is None else context)
         pictures = [seen, *(_shrink(seen, 2**k) for k in range(1, self.scales))]
         encoded = [encode(picture) for encode, picture in zip(self.encoders, pictures, strict=True)]
-        merged = encoded[0]
-        features = [self.trunks[0](merged)]
+        merged = [encoded[0]]
         for k in range(1, self.scales):
-            merged = torch.cat((encoded[k], _half(merged)), dim=1)
-            features.append(self.trunks[k](merged))
-        decoded = features.pop()
-        for decode in reversed(self.decoders):
-            if features:
-                decoded = torch.cat((features.pop(), _double(decoded)), dim=1)
-            decoded = decode(decoded)
+            merged.append(torch.cat((encoded[k], _half(merged[-1])), dim=1))
+        decoded = self.trunks[-1](merged.pop())
+        if self.scales == 1:
+            decoded = self.decoders[0](decoded)
+        for k in reversed(range(self.scales - 1)):
+            decoded = self._decode(k, merged[k], decoded)
         y: Tensor = self.head(torch.cat((decoded, encoded[0]), dim=1))
         if self.output == "residual":
             y = seen[:, :3] + 0.1 * y  # a tenth: Adam moves the last layer as fast as all others
         # infinity stays, so that an overflow is noticed and not taken for black or white
         return y if self.training else torch.where(y.isfinite(), y.clamp(0, 1), y)
+
+    def _decode(self, k: int, merged: Tensor, coarse: Tensor) -> Tensor:
+        """Give decoder(cat(trunk(merged), double(coarse))) at scale k."""
+        trunk, decoder = self.trunks[k], self.decoders[k]
+        if not isinstance(decoder, HSCDecoder):
+            return decoder(torch.cat((trunk(merged), _double(coarse)), dim=1))  # type: ignore[no-any-return]
+        if isinstance(trunk, GLSC):
+            return decoder.merge(trunk.features(merged), trunk.project, coarse)
+        return decoder.merge(trunk(merged), None, coarse)
 
     def _halo(self) -> int | None:
         """Add up how far each block looks, in pixels of the full size, along the longest path."""
