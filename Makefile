@@ -21,7 +21,8 @@ test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 benchmark: .venv/installed
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/benchmarks --benchmark-only
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -p enhancekit.testing.options \
+		--pyargs enhancekit.testing.benchmarks tests/benchmarks --benchmark-only
 
 clean:
 	rm -rf .venv out build

@@ -80,11 +80,15 @@ class SizeRequirements:
     halo: int | None = None
     """How far, in pixels, an output pixel looks at the input in each direction. ``None``: not
     known or unbounded, so the picture is never cut into tiles."""
+    scale: int = 1
+    """How many times the input's height and width the output has."""
 
     def __post_init__(self) -> None:
-        if self.multiple_of < 1 or self.minimum < 1 or (self.halo is not None and self.halo < 0):
+        least = min(self.multiple_of, self.minimum, self.scale)
+        if least < 1 or (self.halo is not None and self.halo < 0):
             raise SpecError(
-                f"{self} is impossible: multiple_of and minimum are at least 1, halo at least 0"
+                f"{self} is impossible: multiple_of, minimum and scale are at least 1, halo at "
+                "least 0"
             )
 
 
@@ -231,6 +235,8 @@ class EnhancerSpec(Spec):
     controls: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """What ``enhance`` can be told for each picture, with the range of each, e.g.
     ``{"exposure": (0.05, 0.95)}``; handed to the network's ``context`` by name."""
+    scale: int = 1
+    """How many times the input's height and width the output has."""
     default: bool = False
     """Offer it where the user names no enhancer on the command line."""
     train_hint: str = ""
@@ -240,5 +246,7 @@ class EnhancerSpec(Spec):
         super(EnhancerSpec, self).__post_init__()
         if bool(self.target) == bool(self.backbone):
             raise SpecError(f"enhancer {self.name!r} needs either a target or a backbone")
+        if self.scale < 1:
+            raise SpecError(f"enhancer {self.name!r}: scale is at least 1, not {self.scale}")
         object.__setattr__(self, "config", _frozen(self.config))
         object.__setattr__(self, "controls", _frozen(self.controls))

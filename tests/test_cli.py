@@ -305,6 +305,23 @@ class TestEnhance:
         assert cli("enhance", dark, "-o", out, "-e", "gamma").code == 0
         np.testing.assert_array_equal(pixels(out / dark.name), gamma_of(pixels(dark)))
 
+    @pytest.mark.parametrize("size", [(8, 9), (1, 5)])
+    def test_an_enlarging_enhancer_writes_twice_the_size(self, cli, tmp_path, out, size):
+        source = save(tmp_path / "small.png", random_picture(*size))
+        done = cli("enhance", source, "-o", out / "large.png", "-e", "spline-x2", "--json")
+        assert (done.code, done.err) == (0, "")
+        (row,) = json.loads(done.out)["pictures"]
+        assert (row["height"], row["width"]) == (2 * size[0], 2 * size[1])
+        wanted = enhancekit.load("spline-x2").enhance(pixels(source))
+        assert wanted.shape == (2 * size[0], 2 * size[1], 3)
+        np.testing.assert_array_equal(pixels(out / "large.png"), wanted)
+
+    def test_an_enlarged_picture_is_not_mixed_with_the_one_that_came(self, cli, dark, out):
+        given = ("-e", "spline-x2", "--strength", "0.5")
+        done = cli("enhance", dark, "-o", out / "x.png", *given)
+        assert_one_line(done, "builtin:spline-x2", "enlarges", "leave strength at 1")
+        assert list(out.iterdir()) == []
+
     def test_several(self, cli, tmp_path, out):
         names = ["a.png", "b.png", "c.bmp"]
         sources = [save(tmp_path / n, random_picture(seed=i)) for i, n in enumerate(names)]
@@ -782,6 +799,54 @@ class TestEvaluate:
         wanted = [str(i) for i in range(6) if is_held_out(str(i), 0.5)]
         assert [row["picture"] for row in found["pictures"]] == wanted
         assert 0 < len(wanted) < 6
+
+    def test_inputs_made_of_references(self, cli, tmp_path):
+        flat = np.full((64, 64, 3), 128, np.uint8)
+        for name in "ab":
+            save(tmp_path / f"{name}.png", flat)
+        given = ("--data", tmp_path, "--make", "gaussian:25", "--json")
+        done = cli("evaluate", "identity", "nl-means", *given)
+        assert (done.code, done.err) == (0, "")
+        plain, better = json.loads(done.out)
+        assert (plain["pairs"], plain["scenes"]) == (2, 2)
+        first, second = (row["psnr"] for row in plain["pictures"])
+        wanted = pytest.approx(20 * np.log10(255 / 25), abs=0.2)
+        assert (first, second) == (wanted, wanted)
+        assert first != second  # each name has noise of its own
+        assert better["metrics"]["psnr"]["mean"] > plain["metrics"]["psnr"]["mean"] + 6
+        (again, _) = json.loads(cli("evaluate", "identity", "nl-means", *given).out)
+        assert again["pictures"] == plain["pictures"]
+
+    def test_enlarging_of_references_made_smaller(self, cli, pairs, tmp_path):
+        save(tmp_path / "odd.png", pixels(pairs / "high" / "0.png")[:23])
+        given = ("--data", tmp_path, "--make", "bicubic-x2", "--json")
+        done = cli("evaluate", "spline-x2", *given)
+        assert (done.code, done.err) == (0, "")
+        (found,) = json.loads(done.out)
+        assert 5 < found["metrics"]["psnr"]["mean"] < 60
+        done = cli("evaluate", "identity", *given)
+        assert_one_line(done, "'odd'", "the output is 12x11, the reference is 24x22")
+
+    def test_held_out_references_only(self, cli, pairs):
+        given = ("--make", "camera", "--split", "held-out", "--held-out", 0.5, "--json")
+        (found,) = json.loads(cli("evaluate", "identity", "--data", pairs / "high", *given).out)
+        wanted = [str(i) for i in range(6) if is_held_out(str(i), 0.5)]
+        assert [row["picture"] for row in found["pictures"]] == wanted
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--make", "snow"], ["'snow'", "camera, gaussian"]),
+            (["--make", "gaussian:much"], ["'gaussian:much'", "no number"]),
+            (["--make", "gaussian:-5"], ["gaussian:-5", "above 0"]),
+            (["--make", "camera:5"], ["camera:5", "only gaussian and poisson"]),
+            (["--make", "camera", "--scene", "(x)"], ["--scene", "--make"]),
+        ],
+        ids=" ".join,
+    )
+    def test_what_cannot_be_made(self, cli, pairs, arguments, said):
+        done = cli("evaluate", "identity", "--data", pairs / "high", *arguments)
+        assert_one_line(done, *said)
 
     @pytest.fixture
     def folder(self, tmp_path):

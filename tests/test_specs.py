@@ -122,11 +122,18 @@ def test_enhancer_by_backbone():
     spec = make(EnhancerSpec, target="", backbone="acme:net", config={"width": 4})
     assert (spec.backbone, dict(spec.config), spec.weights) == ("acme:net", {"width": 4}, None)
     assert not spec.default
+    assert spec.scale == 1
+
+
+@pytest.mark.parametrize("scale", [0, -2])
+def test_no_enhancer_makes_nothing_of_a_picture(scale):
+    with pytest.raises(SpecError, match=f"enhancer 'tiny': scale is at least 1, not {scale}"):
+        make(EnhancerSpec, scale=scale)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"multiple_of": 0}, {"multiple_of": -2}, {"minimum": 0}, {"halo": -1}],
+    [{"multiple_of": 0}, {"multiple_of": -2}, {"minimum": 0}, {"halo": -1}, {"scale": 0}],
     ids=str,
 )
 def test_impossible_size_requirements(wrong):
@@ -135,7 +142,7 @@ def test_impossible_size_requirements(wrong):
 
 
 def test_size_requirements_by_default_ask_nothing():
-    assert SizeRequirements() == SizeRequirements(multiple_of=1, minimum=1, halo=None)
+    assert SizeRequirements() == SizeRequirements(multiple_of=1, minimum=1, halo=None, scale=1)
     assert SizeRequirements(halo=0).halo == 0
 
 

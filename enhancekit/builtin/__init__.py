@@ -83,3 +83,17 @@ def enhancekit_enhancers() -> Iterator[EnhancerSpec]:
             config=config,
             target=f"enhancekit.builtin.classical:{name}",
         )
+    yield EnhancerSpec(
+        name="nl-means",
+        summary="Non-local means, the noise's strength estimated or given",
+        task="denoise",
+        config={"sigma": None},
+        target="enhancekit.builtin.classical:nl_means",
+    )
+    yield EnhancerSpec(
+        name="spline-x2",
+        summary="Twice the size by cubic splines; the baseline of super-resolution",
+        task="super-resolution",
+        scale=2,
+        target="enhancekit.builtin.classical:spline_x2",
+    )

@@ -12,7 +12,7 @@ import warnings
 import typer
 
 from enhancekit._version import __version__
-from enhancekit.cli import data, enhance, evaluate, info, listing, plugins, train
+from enhancekit.cli import bench, data, enhance, evaluate, info, listing, plugins, train
 from enhancekit.errors import EnhanceKitError
 
 __all__ = ["app", "main"]
@@ -30,6 +30,7 @@ app.command("info")(info.info)
 app.command("plugins")(plugins.plugins)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
 
 

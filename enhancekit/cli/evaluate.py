@@ -17,8 +17,16 @@ __all__ = ["evaluate"]
 def evaluate(  # noqa: PLR0917
     names: Annotated[list[str], typer.Argument(help="Enhancers.", metavar="NAME...")],
     data: Annotated[
-        Path, typer.Option(help="Folder holding low/ and high/, or input/ and target/.")
+        Path,
+        typer.Option(help="Folder holding low/ and high/, or input/ and target/; see --make."),
     ],
+    make: Annotated[
+        str,
+        typer.Option(
+            help="The folder holds references alone, and inputs are made: gaussian:25, poisson:30, "
+            "camera, dark or bicubic-x2."
+        ),
+    ] = "",
     protocol: Annotated[str, typer.Option(help="rgb, lol or y-border2.")] = "rgb",
     split: Annotated[
         Literal["all", "held-out"],
@@ -49,13 +57,16 @@ def evaluate(  # noqa: PLR0917
     """Measure enhancers on pairs of pictures."""
     from enhancekit.inference.loading import load
     from enhancekit.training import evaluation_report as report
-    from enhancekit.training.evaluation import Evaluation, chosen_pairs
+    from enhancekit.training.evaluation import Evaluation, chosen_pairs, read_sample
     from enhancekit.training.protocols import find_protocol
 
     if len(names) > 1 and (weights or option):
         raise OptionError("--weights and --option belong to one enhancer; evaluate it alone")
+    if make and scene:
+        raise OptionError("--scene groups pairs; with --make each picture is a scene of its own")
     chosen = find_protocol(protocol)
-    pairs = chosen_pairs(data, scene=scene, held_out=held_out if split == "held-out" else None)
+    share = held_out if split == "held-out" else None
+    pairs = chosen_pairs(data, scene=scene, held_out=share, made=bool(make))
     evaluations = [
         Evaluation(
             load(
@@ -76,10 +87,12 @@ def evaluate(  # noqa: PLR0917
         task = shown.add_task("evaluating", total=len(pairs))
         strips = {}
         for pair in pairs:
-            strips[pair.name] = report.measure(pair, evaluations, pictures=output is not None)
+            sample = read_sample(pair, make)
+            strips[pair.name] = report.measure(sample, evaluations, pictures=output is not None)
             shown.advance(task)
     if output:
-        report.write_report(output, evaluations, strips, f"{', '.join(names)} on {data.name}")
+        title = f"{', '.join(names)} on {data.name} {make}".rstrip()
+        report.write_report(output, evaluations, strips, title)
     if as_json:
         print_json(report.as_dict(evaluations))
         return

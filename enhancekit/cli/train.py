@@ -38,6 +38,8 @@ def train(
         for _ in trainer.run():  # another process speaks for all
             pass
         return
+    for line in trainer.skipped:
+        typer.echo(f"left out: {line}")
     typer.echo(
         f"{len(trainer.data)} training pictures "
         f"({trainer.data.cached_bytes / 1e9:.2f} GB in memory), "

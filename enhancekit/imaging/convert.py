@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -36,7 +37,8 @@ class Opened:
     tensor: Tensor
     """RGB, shape (N, 3, H, W), float32, nominally in [0, 1]."""
     close: Callable[[Tensor], Any]
-    """Turns an enhanced tensor of the same shape into the caller's kind, dtype and layout."""
+    """Turns an enhanced tensor (N, 3, height, width) into the caller's kind, dtype and layout;
+    alpha is enlarged if it is larger than what was opened."""
     copy: Callable[[], Any]
     """Gives the picture as it came, in an object of its own."""
 
@@ -156,14 +158,20 @@ def _open_array(array: Pixels, *, with_alpha: bool = False) -> Opened:
 
     def close(enhanced: Tensor) -> Pixels:
         done = _quantised(_channels(enhanced, colour.shape[2]), full)
-        if dtype.kind == "f" and dtype.itemsize > 4:  # only the change is known in 32 bits
+        same_size = done.shape[2:] == tensor.shape[2:]
+        if dtype.kind == "f" and dtype.itemsize > 4 and same_size:  # 32 bits know only the change
             done = done - _channels(tensor, colour.shape[2]).to(done)
             back: Pixels = colour + done[0].permute(1, 2, 0).cpu().numpy()
         else:
             back = done[0].permute(1, 2, 0).contiguous().cpu().numpy()
         if alpha is not None:
-            back = np.concatenate((back, alpha), axis=2)
-        return back.astype(dtype).reshape(shape)
+            if not same_size:
+                plane = torch.from_numpy(alpha.astype(np.float32)).permute(2, 0, 1)[None]
+                alpha_now = _alpha(plane, back.shape[:2], full)[0].permute(1, 2, 0).numpy()
+            else:
+                alpha_now = alpha
+            back = np.concatenate((back, alpha_now), axis=2)
+        return back.astype(dtype).reshape(*back.shape[:2], *shape[2:])
 
     return Opened(tensor, close, kept.copy)
 
@@ -185,14 +193,16 @@ def _open_tensor(given: Tensor) -> Opened:
 
     def close(enhanced: Tensor) -> Tensor:
         done = _quantised(_channels(enhanced, colour.shape[1]), full)
-        if given.dtype == torch.float64:
+        same_size = done.shape[2:] == tensor.shape[2:]
+        if given.dtype == torch.float64 and same_size:
             before = _channels(tensor, colour.shape[1]).to(done)
             back = colour + (done - before).to(device=given.device, dtype=given.dtype)
         else:
             back = done.to(device=given.device, dtype=given.dtype)
         if alpha is not None:
-            back = torch.cat((back, alpha), dim=1)
-        return back.reshape(shape).contiguous()
+            plane = alpha if same_size else _alpha(alpha.float(), tuple(back.shape[2:]), full)
+            back = torch.cat((back, plane.to(back)), dim=1)
+        return back.reshape(*shape[:-2], *back.shape[2:]).contiguous()
 
     return Opened(tensor, close, kept.clone)
 
@@ -223,6 +233,12 @@ def _channels(enhanced: Tensor, count: int) -> Tensor:
     red, green, blue = enhanced.chunk(3, dim=1)
     # BT.601 luma, written so that equal channels give exactly their value
     return red + 0.587 * (green - red) + 0.114 * (blue - red)
+
+
+def _alpha(plane: Tensor, size: tuple[int, ...], full: float | None) -> Tensor:
+    """Enlarge alpha, in the caller's range, without leaving the range."""
+    enlarged = F.interpolate(plane, size=size, mode="bilinear")
+    return enlarged if full is None else enlarged.round()
 
 
 def _quantised(x: Tensor, full: float | None) -> Tensor:

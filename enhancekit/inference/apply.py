@@ -64,7 +64,7 @@ def apply_network(
     Returns
     -------
     Tensor
-        Shape (N, 3, H, W), float32, on the device of `x`.
+        Shape (N, 3, H, W), each side times the network's scale; float32, on the device of `x`.
     """
     needs = module.size_requirements
     if not isinstance(needs, SizeRequirements):
@@ -84,18 +84,19 @@ def apply_network(
             part = part.to(device).contiguous(memory_format=torch.channels_last)
             with blaming(part):
                 done = module(part, *arguments)
-            return _checked(done, part, module).to(x.device, torch.float32)
+            return _checked(done, part, module, needs.scale).to(x.device, torch.float32)
 
         size = tile_size(tile, x.shape[2], x.shape[3], needs)
         return run_tiled(network, x, needs, size)
 
 
-def _checked(done: object, given: Tensor, module: nn.Module) -> Tensor:
+def _checked(done: object, given: Tensor, module: nn.Module, scale: int) -> Tensor:
     """Refuse what breaks the contract of a backbone, naming it."""
-    if isinstance(done, Tensor) and done.shape == given.shape:
+    wanted = (*given.shape[:2], given.shape[2] * scale, given.shape[3] * scale)
+    if isinstance(done, Tensor) and tuple(done.shape) == wanted:
         return done
     what = f"the shape {tuple(done.shape)}" if isinstance(done, Tensor) else type(done).__name__
     raise PluginError(
         f"{getattr(module, 'enhancekit_origin', 'the network')} gave {what} for an input of shape "
-        f"{tuple(given.shape)}; it must give a tensor of the same shape"
+        f"{tuple(given.shape)}; it must give a tensor of the shape {wanted}"
     )

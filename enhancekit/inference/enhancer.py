@@ -11,6 +11,7 @@ from torch import Tensor
 
 from enhancekit.errors import NonFiniteError, OptionError
 from enhancekit.imaging.convert import open_image
+from enhancekit.inference.fast import run_fast
 from enhancekit.registry import Entry
 from enhancekit.specs import EnhancerSpec
 from enhancekit.weights import Card
@@ -69,7 +70,9 @@ class Enhancer:
         self.precision_reason = precision_reason
         self._run = run
 
-    def enhance(self, image: Image, *, strength: float = 1.0, **controls: float) -> Image:
+    def enhance(
+        self, image: Image, *, strength: float = 1.0, mode: str = "exact", **controls: float
+    ) -> Image:
         """Enhance a picture.
 
         Parameters
@@ -80,14 +83,18 @@ class Enhancer:
             turned upright. Never changed.
         strength : float
             From 0, the picture as it came, to 1, the full effect.
+        mode : {"exact", "fast"}
+            ``"fast"`` computes pictures of more than 0.4 megapixels on a small copy and carries
+            the change over, so that its time hardly grows with the picture; noise finer than the
+            copy's pixels stays.
         **controls : float
             What the enhancer declares, e.g. ``exposure`` (mean brightness wanted, in [0, 1]).
 
         Returns
         -------
         same kind as `image`
-            Same dtype, size and layout; alpha unchanged; grey stays grey. A path or bytes gives
-            a PIL image.
+            Same dtype and layout, and the size times the enhancer's scale; alpha unchanged (but
+            enlarged with the picture); grey stays grey. A path or bytes gives a PIL image.
 
         Raises
         ------
@@ -102,11 +109,23 @@ class Enhancer:
         """
         if not 0 <= strength <= 1:
             raise OptionError(f"strength lies between 0 (as it came) and 1, not {strength}")
+        if strength < 1 and self.entry.spec.scale > 1:
+            raise OptionError(
+                f"{self.entry} enlarges, so its result cannot be mixed with the picture as it "
+                "came; leave strength at 1"
+            )
+        if mode not in ("exact", "fast"):
+            raise OptionError(f"mode is 'exact' or 'fast', not {mode!r}")
+        if mode == "fast" and self.entry.spec.scale > 1:
+            raise OptionError(f"{self.entry} enlarges, which mode='fast' cannot; use 'exact'")
         self._check_controls(controls)
         opened = open_image(image)
         if strength == 0:
             return opened.copy()  # type: ignore[no-any-return]
-        result = self.run(opened.tensor, **controls)
+        if mode == "fast":
+            result = run_fast(lambda small: self.run(small, **controls), opened.tensor)
+        else:
+            result = self.run(opened.tensor, **controls)
         if strength < 1:
             result = opened.tensor.lerp(result, strength)
         return opened.close(result)  # type: ignore[no-any-return]

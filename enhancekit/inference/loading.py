@@ -132,8 +132,11 @@ def _load_function(
             raise
         except Exception as error:  # a plugin's function may raise anything
             raise PluginError(f"{entry} failed: {type(error).__name__}: {error}") from error
-        if done.shape != given.shape:
-            raise PluginError(f"{entry} gave the shape {done.shape} for one of {given.shape}")
+        wanted = (given.shape[0] * entry.spec.scale, given.shape[1] * entry.spec.scale, 3)
+        if done.shape != wanted:
+            raise PluginError(
+                f"{entry} gave the shape {done.shape} for one of {given.shape}; it must be {wanted}"
+            )
         return torch.from_numpy(np.ascontiguousarray(done)).permute(2, 0, 1)
 
     def run(pictures: Tensor, _dtype: torch.dtype, _controls: Mapping[str, float]) -> Tensor:

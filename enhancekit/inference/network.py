@@ -83,10 +83,15 @@ def build_network(
     module = backbone.create(**config)
     if not isinstance(module, nn.Module):
         raise PluginError(f"{backbone} made a {type(module).__name__}, not a torch.nn.Module")
-    if not isinstance(getattr(module, "size_requirements", None), SizeRequirements):
+    needs = getattr(module, "size_requirements", None)
+    if not isinstance(needs, SizeRequirements):
         raise PluginError(
             f"{backbone}: the network has no `size_requirements`; set it to a "
             "SizeRequirements(multiple_of=..., minimum=..., halo=...)"
+        )
+    if needs.scale != entry.spec.scale:
+        raise PluginError(
+            f"{entry} declares the scale {entry.spec.scale}, but its network has {needs.scale}"
         )
     card = None
     if pretrained:

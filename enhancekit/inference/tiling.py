@@ -87,12 +87,12 @@ def _cuts(length: int, tile: int, halo: int, least: int) -> Iterator[tuple[int, 
 def run_tiled(
     network: Callable[[Tensor], Tensor], x: Tensor, needs: SizeRequirements, tile: int | None
 ) -> Tensor:
-    """Apply a network to NCHW, whole or in tiles, and return the input's height and width.
+    """Apply a network to NCHW, whole or in tiles, and return `scale` times the input's size.
 
     Parameters
     ----------
     network : callable
-        Maps NCHW to NCHW of equal size.
+        Maps NCHW to NCHW of the size times the network's scale.
     x : Tensor
         The picture, shape (N, 3, H, W).
     needs : SizeRequirements
@@ -100,7 +100,8 @@ def run_tiled(
     tile : int or None
         Side of the tiles' own pixels, from `tile_size`; ``None`` for the whole at once.
     """
-    height, width = x.shape[2:]
+    scale = needs.scale
+    height, width = x.shape[2] * scale, x.shape[3] * scale
     padded = pad_to(x, needs.multiple_of, needs.minimum)
     if tile is None:
         return network(padded)[..., :height, :width]
@@ -113,9 +114,13 @@ def run_tiled(
         for left, right, before, behind in _cuts(padded.shape[3], tile, halo, least):
             done = network(padded[:, :, above:below, before:behind])
             if result is None:
-                result = done.new_empty((*done.shape[:2], *padded.shape[2:]))
-            result[:, :, top:bottom, left:right] = done[
-                :, :, top - above : bottom - above, left - before : right - before
+                size = (padded.shape[2] * scale, padded.shape[3] * scale)
+                result = done.new_empty((*done.shape[:2], *size))
+            result[:, :, top * scale : bottom * scale, left * scale : right * scale] = done[
+                :,
+                :,
+                (top - above) * scale : (bottom - above) * scale,
+                (left - before) * scale : (right - before) * scale,
             ]
     if result is None:
         raise OptionError("the picture has no pixels")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from enhancekit.errors import DataError
 from enhancekit.imaging.files import read_rgb8
-from enhancekit.training.pairs import Pair
+from enhancekit.training.pairs import Pair, read_pair
 from enhancekit.training.synthetic import draw_degradation
 
 __all__ = ["Batch", "Batches", "Group", "seeded"]
@@ -25,7 +25,7 @@ THUMBNAIL = 96
 """Side of the whole-picture thumbnails that networks with a global context learn from."""
 
 
-@dataclass(slots=True)  # not frozen: fabric casts its fields to the precision
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Crops, and thumbnails of the whole pictures they were taken from; all in [0, 1]."""
 
@@ -222,12 +222,7 @@ def _shares(groups: Sequence[Group]) -> list[tuple[int, int, int]]:
 
 
 def _read(pair: Pair) -> tuple[Tensor, Tensor]:
-    low, high = _load(pair.input), _load(pair.target)
-    if low.shape != high.shape:
-        raise DataError(
-            f"the pair {pair.name!r} has two sizes: {pair.input} is "
-            f"{low.shape[2]}x{low.shape[1]}, {pair.target} is {high.shape[2]}x{high.shape[1]}"
-        )
+    low, high = (torch.from_numpy(p).permute(2, 0, 1) for p in read_pair(pair))
     return low, high
 
 

@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from enhancekit.errors import ImageError
-from enhancekit.imaging.files import read_rgb8
-from enhancekit.training.pairs import Pair, is_held_out
+from enhancekit.errors import DataError
+from enhancekit.training.pairs import Pair, is_held_out, read_pair
 
 __all__ = ["ALIKE", "DataReport", "check_pairs"]
 
@@ -77,18 +76,12 @@ def check_pairs(
     same: dict[bytes, list[str]] = defaultdict(list)
     for pair in pairs:
         try:
-            low, high = read_rgb8(pair.input), read_rgb8(pair.target)
-        except ImageError as error:
-            report.broken.append(f"{pair.name}: {error}")
+            low, high = read_pair(pair)
+        except DataError as error:
+            report.broken.append(str(error))
             continue
         finally:
             advance()
-        if low.shape != high.shape:
-            report.broken.append(
-                f"{pair.name}: sizes differ, {low.shape[1]}x{low.shape[0]} and "
-                f"{high.shape[1]}x{high.shape[0]}"
-            )
-            continue
         good.append(pair)
         sizes[f"{high.shape[1]}x{high.shape[0]}"] += 1
         means.append((float(low.mean()) / 255, float(high.mean()) / 255))

@@ -9,45 +9,108 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from enhancekit.errors import DataError, EnhanceKitError, OptionError, PluginError
 from enhancekit.imaging.files import read_rgb8
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.plugins import host
-from enhancekit.training.pairs import Pair, find_pairs, is_held_out
+from enhancekit.training.batches import seeded
+from enhancekit.training.pairs import Pair, find_pairs, is_held_out, pictures_in
 from enhancekit.training.protocols import Protocol, with_reference_mean
+from enhancekit.training.synthetic import draw_degradation
 
-__all__ = ["Evaluation", "Summary", "chosen_pairs", "interval_by_scene"]
+__all__ = ["Evaluation", "Sample", "Summary", "chosen_pairs", "interval_by_scene", "read_sample"]
 
 GT_MEAN = " (GT-mean)"
 _LAYOUTS = (("low", "high"), ("input", "target"))
 _RESAMPLES = 2000
 
 
-def chosen_pairs(data: Path, *, scene: str = "", held_out: float | None = None) -> list[Pair]:
-    """Find the pairs of a folder that holds two.
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One pair of pictures, read."""
+
+    name: str
+    scene: str
+    input: NDArray[Any]
+    """Shape (H, W, 3), uint8, or float32 where noise was added that nothing clipped."""
+    reference: NDArray[np.uint8]
+    """Shape (H, W, 3), or larger for enhancers that enlarge."""
+
+
+def read_sample(pair: Pair, make: str = "") -> Sample:
+    """Read a pair, or make the input from the reference.
+
+    Parameters
+    ----------
+    pair : Pair
+        Where the pictures are.
+    make : str
+        How the input is made: a kind of `enhancekit.training.synthetic.draw_degradation`, with
+        ``:level`` for a fixed strength, e.g. ``"gaussian:25"``. What is random follows from the
+        picture's name. References are cut to even sides for ``"bicubic-x2"``.
+
+    Raises
+    ------
+    DataError
+        If a picture cannot be read or is too small, or there is no such kind.
+    """
+    reference = read_rgb8(pair.target)
+    if not make:
+        return Sample(pair.name, pair.scene, read_rgb8(pair.input), reference)
+    if min(reference.shape[:2]) < 4:
+        raise DataError(
+            f"{pair.target} is {reference.shape[1]}x{reference.shape[0]}, too small to make an "
+            "input from"
+        )
+    kind, colon, text = make.partition(":")
+    try:
+        level = float(text) if colon else None
+    except ValueError:
+        raise DataError(f"{make!r}: the level {text!r} is no number") from None
+    if kind == "bicubic-x2":
+        reference = reference[: len(reference) // 2 * 2, : reference.shape[1] // 2 * 2]
+    draw = seeded(*pair.name.encode())
+    degradation = draw_degradation(kind, draw, level)
+    clean = torch.from_numpy(reference).permute(2, 0, 1).float() / 255
+    made = degradation(clean, draw, True).permute(1, 2, 0).numpy()
+    whole = np.rint(made * 255)
+    if np.array_equal(whole / np.float32(255), made):
+        made = whole.astype(np.uint8)
+    return Sample(pair.name, pair.scene, made, reference)
+
+
+def chosen_pairs(
+    data: Path, *, scene: str = "", held_out: float | None = None, made: bool = False
+) -> list[Pair]:
+    """Find the pairs of a folder that holds two, or the references of one whose inputs are made.
 
     Parameters
     ----------
     data : Path
-        Holds ``low`` and ``high``, or ``input`` and ``target``.
+        Holds ``low`` and ``high``, or ``input`` and ``target``; or the references themselves.
     scene : str
         See `enhancekit.training.pairs.find_pairs`.
     held_out : float, optional
         Only the scenes that training with this share holds out.
+    made : bool
+        The folder holds references, each a scene of its own.
 
     Raises
     ------
     DataError
         If there are no such folders, or nothing is left.
     """
-    for low, high in _LAYOUTS:
+    for low, high in () if made else _LAYOUTS:
         if (data / low).is_dir() and (data / high).is_dir():
             pairs = find_pairs(data / low, data / high, scene)
             break
     else:
-        raise DataError(f"{data} holds neither low/ and high/ nor input/ and target/")
+        if not made:
+            raise DataError(f"{data} holds neither low/ and high/ nor input/ and target/")
+        pairs = [Pair(stem, path, path, stem) for stem, path in pictures_in(data).items()]
     if held_out is not None:
         pairs = [p for p in pairs if is_held_out(p.scene, held_out)]
         if not pairs:
@@ -121,8 +184,8 @@ class Evaluation:
     reference_mean: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, pair: Pair) -> NDArray[np.uint8]:
-        """Enhance one input as 8-bit pixels, compare it with its reference, and return it.
+    def add(self, sample: Sample) -> NDArray[np.uint8]:
+        """Enhance one input, compare it with its reference in 8 bits, and return it.
 
         Raises
         ------
@@ -131,15 +194,14 @@ class Evaluation:
         OptionError
             If a metric does not fit the protocol.
         """
-        low, reference = read_rgb8(pair.input), read_rgb8(pair.target)
-        output = self.enhancer.enhance(low)
+        output, reference = self._enhanced(sample.input), sample.reference
         if output.shape != reference.shape:
             raise DataError(
-                f"the pair {pair.name!r} has two sizes: the output is "
-                f"{output.shape[1]}x{output.shape[0]}, {pair.target} is "
+                f"the pair {sample.name!r} has two sizes: the output is "
+                f"{output.shape[1]}x{output.shape[0]}, the reference is "
                 f"{reference.shape[1]}x{reference.shape[0]}; nothing is resized"
             )
-        row = {"picture": pair.name, "scene": pair.scene, **self._figures(output, reference)}
+        row = {"picture": sample.name, "scene": sample.scene, **self._figures(output, reference)}
         if self.reference_mean:
             corrected = with_reference_mean(output, reference)
             row |= {
@@ -148,6 +210,15 @@ class Evaluation:
             }
         self.rows.append(row)
         return output
+
+    def _enhanced(self, given: NDArray[Any]) -> NDArray[np.uint8]:
+        if given.dtype == np.uint8:
+            done: NDArray[np.uint8] = self.enhancer.enhance(given)
+            return done
+        # unclipped noise leaves the range that enhance() takes from users
+        output = self.enhancer.run(torch.from_numpy(given).permute(2, 0, 1)[None])
+        rounded = (output[0].clamp(0, 1) * 255).round().byte()
+        return rounded.permute(1, 2, 0).contiguous().numpy()
 
     def summaries(self) -> dict[str, Summary]:
         """Return the mean of each metric, its interval, and its worst picture."""

@@ -17,10 +17,8 @@ from PIL import Image
 
 from enhancekit.atomic import replacing
 from enhancekit.errors import DataError
-from enhancekit.imaging.files import read_rgb8
 from enhancekit.plain import to_json
-from enhancekit.training.evaluation import Evaluation
-from enhancekit.training.pairs import Pair
+from enhancekit.training.evaluation import Evaluation, Sample
 
 __all__ = ["Strip", "as_dict", "as_markdown", "measure", "write_report"]
 
@@ -76,12 +74,15 @@ def as_markdown(evaluations: Sequence[Evaluation]) -> str:
     )
 
 
-def measure(pair: Pair, evaluations: Sequence[Evaluation], *, pictures: bool) -> Strip:
-    """Add a pair to each evaluation; with `pictures`, return the thumbnails of all involved."""
-    outputs = {e.enhancer.entry.qualified_name: e.add(pair) for e in evaluations}
+def measure(sample: Sample, evaluations: Sequence[Evaluation], *, pictures: bool) -> Strip:
+    """Add a sample to each evaluation; with `pictures`, return the thumbnails of all involved."""
+    outputs = {e.enhancer.entry.qualified_name: e.add(sample) for e in evaluations}
     if not pictures:
         return {}
-    shown = {"input": read_rgb8(pair.input), **outputs, "reference": read_rgb8(pair.target)}
+    given = sample.input
+    if given.dtype != np.uint8:
+        given = np.rint(given.clip(0, 1) * 255).astype(np.uint8)
+    shown = {"input": given, **outputs, "reference": sample.reference}
     return {caption: _thumbnail(picture) for caption, picture in shown.items()}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ from enhancekit.plugins import host
 from enhancekit.training.batches import Batch, Batches, Group, seeded
 from enhancekit.training.checkpoint import load_checkpoint, save_checkpoint
 from enhancekit.training.objective import Objective
-from enhancekit.training.pairs import Pair, find_pairs, is_held_out, pictures_in
+from enhancekit.training.pairs import Pair, find_pairs, is_held_out, pictures_in, sound_pairs
 from enhancekit.training.recipe import Clean, Data, Optimiser, Recipe
 from enhancekit.training.records import Records
 from enhancekit.training.validation import validate
@@ -55,8 +56,17 @@ class Progress:
     """Held-out PSNR in dB by source, if the step was validated."""
 
 
-def split_pairs(data: Data) -> tuple[list[list[Pair]], dict[str, list[Pair]]]:
+def split_pairs(
+    data: Data, skipped: list[str] | None = None
+) -> tuple[list[list[Pair]], dict[str, list[Pair]]]:
     """Find all pairs and split them by scene.
+
+    Parameters
+    ----------
+    data : Data
+        Of the recipe.
+    skipped : list of str, optional
+        See `enhancekit.training.pairs.find_pairs`.
 
     Returns
     -------
@@ -69,7 +79,7 @@ def split_pairs(data: Data) -> tuple[list[list[Pair]], dict[str, list[Pair]]]:
     held_out: dict[str, list[Pair]] = {}
     for source in data.sources:
         root = Path(data.root)
-        pairs = find_pairs(root / source.input, root / source.target, source.scene)
+        pairs = find_pairs(root / source.input, root / source.target, source.scene, skipped)
         training.append([p for p in pairs if not is_held_out(p.scene, data.held_out)])
         held_out[source.input] = [p for p in pairs if is_held_out(p.scene, data.held_out)]
     return training, held_out
@@ -117,6 +127,8 @@ class Trainer:
         What is trained.
     average : torch.nn.Module
         Its moving average, which is validated and saved.
+    skipped : list of str
+        What was left out because it is broken, one line each, if the recipe allows it.
     step, best : int, float
         Steps done, and the best mean held-out PSNR so far.
     is_main : bool
@@ -155,7 +167,7 @@ class Trainer:
         self.network, _ = build_network(
             self.entry, recipe.model.options, weights=weights, pretrained=weights is not None
         )
-        _refuse_crop(recipe.data.crop, self.network.size_requirements)
+        _refuse_crop(recipe.data, self.network.size_requirements)
         if run.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained = _select(self.network, recipe.model.only)
@@ -173,7 +185,13 @@ class Trainer:
         self.objective: Any
         self.objective, self.optimiser = self.fabric.setup(objective, optimiser)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        pairs, self.held_out = split_pairs(recipe.data)
+        self.skipped: list[str] = []
+        skipped = self.skipped if recipe.data.skip_broken else None
+        pairs, self.held_out = split_pairs(recipe.data, skipped)
+        # read now what is first needed at a validation hours away
+        self.held_out = {s: sound_pairs(held, skipped) for s, held in self.held_out.items()}
+        if skipped is not None:
+            pairs = [sound_pairs(source, skipped) for source in pairs]
         self.data = Batches(
             [Group(p, weight=s.weight) for p, s in zip(pairs, recipe.data.sources, strict=True)]
             + [
@@ -336,6 +354,13 @@ class Trainer:
             raise DataError(f"{self._checkpoint} does not fit this network: {error}") from error
 
 
+class _Autocast(MixedPrecision):
+    """Autocast of the network alone: pictures rounded to 16 bits would be poor references."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
 def _fabric(recipe: Recipe, device: torch.device) -> Fabric:
     """Set up one process, or join those that ``torchrun`` started."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -351,7 +376,11 @@ def _fabric(recipe: Recipe, device: torch.device) -> Fabric:
         num_nodes=world // local,
         # a context that is not trained leaves parameters without a gradient
         strategy=DDPStrategy(find_unused_parameters=True) if world > 1 else "auto",
-        precision="bf16-mixed" if recipe.run.precision == "bf16" else "32-true",
+        **(
+            {"plugins": _Autocast("bf16-mixed", device.type)}
+            if recipe.run.precision == "bf16"
+            else {"precision": "32-true"}
+        ),
     )
     fabric.launch()
     return fabric
@@ -400,11 +429,19 @@ def _refuse_non_finite(value: Tensor, what: str) -> None:
         )
 
 
-def _refuse_crop(crop: int, needs: Any) -> None:
-    if crop % needs.multiple_of or crop < needs.minimum:
+def _refuse_crop(data: Data, needs: Any) -> None:
+    halved = any(clean.make == "bicubic-x2" for clean in data.clean)
+    if needs.scale != (2 if halved else 1):
         raise RecipeError(
-            f"data.crop: {crop}, but this network takes multiples of {needs.multiple_of}, at least "
-            f"{needs.minimum}"
+            f"data: the network enlarges {needs.scale} times, but the inputs are "
+            + ("half as large as" if halved else "as large as")
+            + " their references; make = 'bicubic-x2' is for networks that double"
+        )
+    multiple, least = needs.multiple_of * needs.scale, needs.minimum * needs.scale
+    if data.crop % multiple or data.crop < least:
+        raise RecipeError(
+            f"data.crop: {data.crop}, but this network takes multiples of {multiple}, at least "
+            f"{least}"
         )
 
 

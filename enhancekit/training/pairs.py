@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from enhancekit.errors import DataError
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Pair", "find_pairs", "is_held_out", "pictures_in"]
+from enhancekit.errors import DataError, ImageError
+from enhancekit.imaging.files import read_rgb8
+
+__all__ = ["Pair", "find_pairs", "is_held_out", "pictures_in", "read_pair", "sound_pairs"]
 
 SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 
@@ -52,7 +57,9 @@ def pictures_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def find_pairs(inputs: Path, targets: Path, scene: str = "") -> list[Pair]:
+def find_pairs(
+    inputs: Path, targets: Path, scene: str = "", skipped: list[str] | None = None
+) -> list[Pair]:
     """Pair two folders by file stem.
 
     Parameters
@@ -62,6 +69,8 @@ def find_pairs(inputs: Path, targets: Path, scene: str = "") -> list[Pair]:
     scene : str
         Regular expression on the stem whose first group names the scene. Without it, the scene
         is the content of the reference file.
+    skipped : list of str, optional
+        Given, pictures without a partner are left out and named here, one line each.
 
     Raises
     ------
@@ -73,13 +82,63 @@ def find_pairs(inputs: Path, targets: Path, scene: str = "") -> list[Pair]:
         (lows.keys() - highs.keys(), targets),
         (highs.keys() - lows.keys(), inputs),
     ):
-        if alone:
+        if alone and skipped is not None:
+            skipped += [f"{s} has no partner in {other}" for s in sorted(alone, key=_natural)]
+        elif alone:
             shown = ", ".join(sorted(alone, key=_natural)[:5])
             raise DataError(
                 f"{len(alone)} pictures have no partner of the same stem in {other}: {shown}"
                 + (" ..." if len(alone) > 5 else "")
             )
-    return [Pair(s, lows[s], highs[s], _scene(s, highs[s], scene)) for s in lows]
+    return [Pair(s, lows[s], highs[s], _scene(s, highs[s], scene)) for s in lows if s in highs]
+
+
+def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Read both pictures of a pair, (H, W, 3).
+
+    Raises
+    ------
+    DataError
+        If one cannot be decoded, or their sizes differ.
+    """
+    try:
+        low, high = read_rgb8(pair.input), read_rgb8(pair.target)
+    except ImageError as error:
+        raise DataError(f"the pair {pair.name!r} cannot be read: {error}") from error
+    if low.shape != high.shape:
+        raise DataError(
+            f"the pair {pair.name!r} has two sizes: {pair.input} is "
+            f"{low.shape[1]}x{low.shape[0]}, {pair.target} is {high.shape[1]}x{high.shape[0]}"
+        )
+    return low, high
+
+
+def sound_pairs(pairs: Iterable[Pair], skipped: list[str] | None = None) -> list[Pair]:
+    """Read all pairs once and return them; those that are broken are left out if asked.
+
+    Parameters
+    ----------
+    pairs : iterable of Pair
+        From `find_pairs`.
+    skipped : list of str, optional
+        Given, broken pairs are named here, one line each, instead of raising.
+
+    Raises
+    ------
+    DataError
+        If a pair cannot be used.
+    """
+    sound = []
+    for pair in pairs:
+        try:
+            read_pair(pair)
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped.append(str(error))
+        else:
+            sound.append(pair)
+    return sound
 
 
 def is_held_out(scene: str, share: float) -> bool:

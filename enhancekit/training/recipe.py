@@ -51,7 +51,7 @@ class Clean(_Section):
 
     folder: str
     """Relative to ``data.root``."""
-    make: Literal["dark", "gaussian", "poisson", "bicubic-x2"] = "dark"
+    make: Literal["dark", "camera", "gaussian", "poisson", "bicubic-x2"] = "dark"
     """How; see `enhancekit.training.synthetic`."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Relative frequency of each of its pictures."""
@@ -74,6 +74,9 @@ class Data(_Section):
     """Each crop covers this many times its side in the picture, averaged down; drawn evenly."""
     augment: bool = True
     """Mirror and rotate by quarter turns."""
+    skip_broken: bool = False
+    """Leave out pictures without a partner and pairs that cannot be read or differ in size,
+    naming each, instead of refusing to start."""
 
 
 class Model(_Section):

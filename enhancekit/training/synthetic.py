@@ -16,6 +16,7 @@ from enhancekit.errors import DataError
 __all__ = [
     "Darkening",
     "Degradation",
+    "draw_camera_noise",
     "draw_darkening",
     "draw_degradation",
     "from_linear",
@@ -29,6 +30,8 @@ SHOT = (1e-4, 3e-3)
 """Range of the shot noise's variance per unit of signal, log-uniform: the lower part of the range
 that Brooks et al. ("Unprocessing images for learned raw denoising", CVPR 2019) take for cameras,
 since ours acts on an underexposed signal."""
+CAMERA_SHOT = (1e-4, 1.2e-2)
+"""The same for well-exposed photographs: that paper's whole range."""
 READ = (2.18, 1.20, 0.26)
 """Log of the read noise's variance given the log of the shot noise's: slope, offset, standard
 deviation (same paper)."""
@@ -124,24 +127,47 @@ def draw_darkening(draw: torch.Generator) -> Darkening:
     """
     exposure = math.exp(_uniform(math.log(EXPOSURE[0]), math.log(EXPOSURE[1]), draw))
     red, blue = (torch.randn(2, generator=draw) * TINT).exp().tolist()
-    shot = _uniform(math.log(SHOT[0]), math.log(SHOT[1]), draw)
+    gains = torch.tensor([red, 1.0, blue]).view(3, 1, 1) * exposure
+    return _camera(gains, SHOT, draw)
+
+
+def _camera(gains: Tensor, shots: tuple[float, float], draw: torch.Generator) -> Darkening:
+    shot = _uniform(math.log(shots[0]), math.log(shots[1]), draw)
     slope, offset, spread = READ
     read = slope * shot + offset + spread * float(torch.randn((), generator=draw))
     blur = _uniform(0.4, 0.9, draw) if _uniform(0, 1, draw) < 0.5 else 0.0
-    gains = torch.tensor([red, 1.0, blue]).view(3, 1, 1) * exposure
     return Darkening(gains, math.exp(shot), math.exp(read), blur)
 
 
-def draw_degradation(kind: str, draw: torch.Generator) -> Degradation:
+def draw_camera_noise(draw: torch.Generator) -> Darkening:
+    """Draw a well-exposed photograph's noise: that of `draw_darkening`, up to higher gains.
+
+    Examples
+    --------
+    >>> bool((draw_camera_noise(torch.Generator().manual_seed(0)).gains == 1).all())
+    True
+    """
+    return _camera(torch.ones(3, 1, 1), CAMERA_SHOT, draw)
+
+
+def draw_degradation(kind: str, draw: torch.Generator, level: float | None = None) -> Degradation:
     """Draw how a clean photograph is to be spoilt.
 
     Parameters
     ----------
-    kind : {"dark", "gaussian", "poisson", "bicubic-x2"}
+    kind : {"dark", "camera", "gaussian", "poisson", "bicubic-x2"}
         ``"gaussian"`` noise is neither clipped nor rounded, as denoising is usually measured;
         ``"bicubic-x2"`` halves the size with an antialiased bicubic kernel and rounds to 8 bits.
     draw : torch.Generator
         Of the parameters.
+    level : float, optional
+        Standard deviation of Gaussian noise in units of 1/255, or the peak of Poisson noise,
+        instead of one drawn.
+
+    Raises
+    ------
+    DataError
+        If there is no such kind, or it takes no level, or an impossible one.
 
     Examples
     --------
@@ -149,17 +175,23 @@ def draw_degradation(kind: str, draw: torch.Generator) -> Degradation:
     >>> draw_degradation("bicubic-x2", draw)(torch.zeros(3, 8, 8), draw, True).shape
     torch.Size([3, 4, 4])
     """
+    if level is not None and (kind not in ("gaussian", "poisson") or not 0 < level < math.inf):
+        raise DataError(
+            f"{kind}:{level:g} is no degradation; only gaussian and poisson take a level, above 0"
+        )
     if kind == "dark":
         return draw_darkening(draw)
+    if kind == "camera":
+        return draw_camera_noise(draw)
     if kind == "gaussian":
-        sigma = _uniform(*SIGMA, draw) / 255
-        return partial(_gaussian, sigma)
+        return partial(_gaussian, (_uniform(*SIGMA, draw) if level is None else level) / 255)
     if kind == "poisson":
-        return partial(_poisson, math.exp(_uniform(math.log(PEAK[0]), math.log(PEAK[1]), draw)))
+        drawn = math.exp(_uniform(math.log(PEAK[0]), math.log(PEAK[1]), draw))
+        return partial(_poisson, drawn if level is None else level)
     if kind == "bicubic-x2":
         return _halved
     raise DataError(
-        f"no degradation is called {kind!r}; there are dark, gaussian, poisson, bicubic-x2"
+        f"no degradation is called {kind!r}; there are dark, camera, gaussian, poisson, bicubic-x2"
     )
 
 

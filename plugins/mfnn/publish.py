@@ -1,4 +1,4 @@
-"""Measure a run's weights on the held-out scenes and write them, with their card, into the plugin.
+"""Measure a run's weights on what was held out and write them, with their card, into the plugin.
 
     python plugins/mfnn/publish.py mfnn runs/mfnn/best.safetensors DATA
 
@@ -9,85 +9,148 @@ the card is measured with the stored file. The SHA-256 that is printed goes into
 from __future__ import annotations
 
 import hashlib
+import shlex
 import sys
 import tempfile
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 
 import enhancekit
-from enhancekit.imaging.convert import open_image
-from enhancekit.training.evaluation import Evaluation
-from enhancekit.training.loop import split_pairs
+from enhancekit.training.evaluation import Evaluation, Sample, chosen_pairs, read_sample
 from enhancekit.training.protocols import PROTOCOLS
-from enhancekit.training.recipe import Data, read_recipe
+from enhancekit.training.recipe import Recipe, read_recipe
 from enhancekit.weights import read_card, save_weights
 
 HERE = Path(__file__).parent / "enhancekit_mfnn"
-TERMS = (
+NON_COMMERCIAL = (
     "Weights: CC BY-NC 4.0, because SICE is for academic, non-commercial use; "
-    "LOL v1 (Wei et al., BMVC 2018) was published for research. Code: Apache-2.0."
+    "LOL v1 (Wei et al., BMVC 2018) was published for research and BSDS500 for research and "
+    "education. Code: Apache-2.0."
 )
-LIMITS = (
-    "How bright a picture should be is a matter of taste: near-equal dark inputs in LOL have "
-    "references of very different brightness, so a good part of the error in dB is exposure; use "
-    "strength= or exposure= where the choice displeases. Blown lamps stay blown, strongly "
-    "coloured lamps may shift in hue, and black areas without signal turn into smooth guesses. "
-    "Trained on 8-bit sRGB, not for RAW; faces were rare. Some held-out scenes show a view that a "
-    "training scene shows too (`enhancekit data check`), which flatters the figures a little."
-)
+TERMS = {
+    "low-light": NON_COMMERCIAL,
+    "denoise": "Weights: for research and education, as the photographs of BSDS500 they were "
+    "trained on. Code: Apache-2.0.",
+    "super-resolution": NON_COMMERCIAL,
+}
+LIMITS = {
+    "low-light": "How bright a picture should be is a matter of taste: near-equal dark inputs in "
+    "LOL have references of very different brightness, so a good part of the error in dB is "
+    "exposure; use strength= or exposure= where the choice displeases. Blown lamps stay blown, "
+    "strongly coloured lamps may shift in hue, and black areas without signal turn into smooth "
+    "guesses. Trained on 8-bit sRGB, not for RAW; faces were rare. Some held-out scenes show a "
+    "view that a training scene shows too (`enhancekit data check`), which flatters the figures "
+    "a little.",
+    "denoise": "Trained on 180 photographs of 481x321 pixels, so fine regular textures "
+    "may be smoothed. Noise is found blindly; where too much detail goes, use strength=. Camera "
+    "noise is a model (shot and read noise, slightly blurred), not a certain camera's; blotches "
+    "wider than a few pixels and JPEG blocks stay. Does not brighten.",
+    "super-resolution": "Inputs in training were halved by an antialiased bicubic kernel without "
+    "noise: a picture that is blurred, noisy or strongly compressed is enlarged with its faults. "
+    "It sharpens what is there and invents nothing, so faces and writing stay as unreadable as "
+    "they were.",
+}
 
 
-def figures(path: Path, name: str, data: Data) -> dict[str, Any]:
-    """Measure PSNR and SSIM on every held-out pair, in 32 bits, and say how to repeat it."""
+@dataclass(frozen=True)
+class Measurement:
+    """One set of pairs, one protocol."""
+
+    folder: str
+    make: str = ""
+    scene: str = ""
+    protocol: str = "rgb"
+    held_out: float | None = None
+
+    def samples(self, root: Path) -> list[Sample]:
+        """Read the pairs, or make them."""
+        pairs = chosen_pairs(
+            root / self.folder, scene=self.scene, held_out=self.held_out, made=bool(self.make)
+        )
+        return [read_sample(pair, self.make) for pair in pairs]
+
+    def command(self, name: str) -> str:
+        """Say how to repeat it."""
+        words = ["enhancekit", "evaluate", name, "--precision", "fp32", "--data"]
+        words += [f"DATA/{self.folder}"]
+        words += ["--make", self.make] if self.make else ["--gt-mean"]
+        words += ["--protocol", self.protocol] if self.protocol != "rgb" else []
+        words += ["--split", "held-out"] if self.held_out is not None else []
+        words += ["--scene", self.scene] if self.scene else []
+        return shlex.join(words)
+
+
+def measurements(recipe: Recipe, task: str, root: Path) -> list[Measurement]:
+    """Choose what to measure: what the recipe holds out, and standard sets that are there."""
+    share = recipe.data.held_out
+    if task == "low-light":
+        folders = [(str(Path(s.input).parent), s.scene) for s in recipe.data.sources]
+        return [Measurement(f, scene=s, held_out=share) for f, s in folders]
+    clean = recipe.data.clean[0].folder
+    if task == "denoise":
+        kinds = ("gaussian:15", "gaussian:25", "gaussian:50", "camera")
+        return [Measurement(clean, make=kind, held_out=share) for kind in kinds]
+    double = Measurement(clean, make="bicubic-x2", protocol="y-border2", held_out=share)
+    set5 = replace(double, folder="set5", held_out=None)
+    return [double, *([set5] if (root / set5.folder).is_dir() else [])]
+
+
+def figures(path: Path, name: str, chosen: Sequence[Measurement], root: Path) -> dict[str, Any]:
+    """Measure PSNR and SSIM in 32 bits, and say how to repeat it."""
     enhancer = enhancekit.load(name, weights=path, precision="fp32")
-    found: dict[str, Any] = {"protocol": PROTOCOLS["rgb"].text}
-    _, held_out = split_pairs(data)
-    for source in data.sources:
-        evaluation = Evaluation(enhancer, PROTOCOLS["rgb"], reference_mean=True)
-        for pair in held_out[source.input]:
-            evaluation.add(pair)
+    found: dict[str, Any] = {}
+    for one in chosen:
+        protocol = PROTOCOLS[one.protocol]
+        evaluation = Evaluation(enhancer, protocol, reference_mean=not one.make)
+        for sample in one.samples(root):
+            evaluation.add(sample)
         figures_of = evaluation.summaries()
-        scene = f" --scene '{source.scene}'" if source.scene else ""
-        folder = Path(source.input).parent.name
-        found[folder] = {
+        title = f"{one.folder} {one.make}".strip()
+        found[title] = {
             **{key: round(summary.mean, 4) for key, summary in figures_of.items()},
             "psnr, 95% by scene": [round(v, 2) for v in figures_of["psnr"].interval],
             "pairs": len(evaluation.rows),
-            "command": f"enhancekit evaluate {name} --data DATA/{folder} --split held-out "
-            f"--precision fp32 --gt-mean{scene}",
+            "protocol": protocol.text,
+            "command": one.command(name),
         }
-        print(folder, found[folder])
+        print(title, found[title], flush=True)
     return found
 
 
-def parity(path: Path, name: str, data: Data) -> dict[str, float]:
+def parity(path: Path, name: str, chosen: Sequence[Measurement], root: Path) -> dict[str, float]:
     """Measure the least PSNR of bfloat16 against 32 bits over some held-out inputs."""
     full, half = (
         enhancekit.load(name, weights=path, precision=p, device="cpu") for p in ("fp32", "bf16")
     )
     least = float("inf")
-    for pairs in split_pairs(data)[1].values():
-        for pair in pairs[::4]:
-            x = open_image(pair.input).tensor
-            error = torch.mean((full.run(x) - half.run(x)) ** 2)
-            least = min(least, float(-10 * torch.log10(error)))
+    for sample in [s for one in chosen for s in one.samples(root)[::4]]:
+        scale = 255 if sample.input.dtype == np.uint8 else 1
+        x = torch.from_numpy(sample.input).permute(2, 0, 1)[None].float() / scale
+        error = torch.mean((full.run(x) - half.run(x)) ** 2)
+        least = min(least, float(-10 * torch.log10(error)))
     return {"bf16": round(least, 1)}
 
 
-def main(name: str, run: Path, root: str) -> None:
+def main(name: str, run: Path, root: Path) -> None:
     """Publish the weights of one variant."""
-    data = read_recipe(str(HERE / f"recipes/{name}.toml"), [f'data.root="{root}"']).data
+    recipe = read_recipe(str(HERE / f"recipes/{name}.toml"))
+    task = enhancekit.enhancers.get(name).spec.task
+    chosen = measurements(recipe, task, root)
     state = {k: v.half() for k, v in safetensors.torch.load_file(run).items()}
-    card = replace(read_card(run), license=TERMS, limits=LIMITS, figures={})
+    card = replace(read_card(run), license=TERMS[task], limits=LIMITS[task], figures={})
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.safetensors"
         save_weights(draft, state, card)
         card = replace(
-            card, figures=figures(draft, name, data), parity_db=parity(draft, name, data)
+            card,
+            figures=figures(draft, name, chosen, root),
+            parity_db=parity(draft, name, chosen, root),
         )
     print(card.parity_db)
     target = HERE / f"weights/{name}.safetensors"
@@ -96,4 +159,4 @@ def main(name: str, run: Path, root: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -14,6 +14,9 @@ from PIL import Image
 import enhancekit
 from enhancekit.errors import ImageError
 from enhancekit.imaging.convert import open_image
+from enhancekit.inference.enhancer import Enhancer
+from enhancekit.registry import Entry, Provider
+from enhancekit.specs import EnhancerSpec
 
 NUMPY_DTYPES = ("uint8", "uint16", ">u2", "float16", "float32", "float64", ">f4")
 TORCH_DTYPES = (
@@ -37,6 +40,35 @@ def identity():
 @pytest.fixture(scope="module")
 def brighten():
     return enhancekit.load("gamma", gamma=0.5)
+
+
+@pytest.fixture(scope="module")
+def double():
+    """Every pixel four times, so that what comes out is known to the bit."""
+
+    def run(pictures, dtype, controls):
+        return pictures.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    spec = EnhancerSpec(name="double", summary="Twice", task="tone", target="a:b", scale=2)
+    entry = Entry(spec, Provider("acme", "acme-double", "1.0"), "enhancer")
+    return Enhancer(entry, run, device=torch.device("cpu"))
+
+
+def repeated(array, rows=0):
+    """Each pixel four times; `rows` is the axis of the height."""
+    return array.repeat(2, axis=rows).repeat(2, axis=rows + 1)
+
+
+def between(array, rows=0):
+    """Twice the size by bilinear interpolation between the pixels' centres, edges repeated."""
+    values = np.asarray(array, np.float64)
+    for axis in (rows, rows + 1):
+        values = np.moveaxis(values, axis, 0)
+        before = np.concatenate((values[:1], values[:-1]))
+        behind = np.concatenate((values[1:], values[-1:]))
+        both = np.stack((values * 0.75 + before * 0.25, values * 0.75 + behind * 0.25), axis=1)
+        values = np.moveaxis(both.reshape(-1, *values.shape[1:]), 0, axis)
+    return values
 
 
 def noise(shape, dtype, seed=0):
@@ -308,6 +340,103 @@ class TestAlphaAndGrey:
             pure = torch.zeros(1, 3, 1, 1)
             pure[:, channel] = 1
             assert opened.close(pure)[0, 0] == pytest.approx(weight, abs=1e-6)
+
+
+class TestEnlarged:
+    @pytest.mark.parametrize("dtype", NUMPY_DTYPES)
+    @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (1, 1, 3), (2, 1)], ids=str)
+    def test_numpy(self, double, dtype, shape):
+        array = noise(shape, dtype)
+        before = array.copy()
+        assert_same_array(double.enhance(array), repeated(before))
+        assert_same_array(array, before)
+
+    @pytest.mark.parametrize("dtype", TORCH_DTYPES, ids=str)
+    @pytest.mark.parametrize("shape", [(1, 5, 7), (3, 5, 7), (2, 3, 5, 7), (3, 1, 2, 1)], ids=str)
+    def test_torch(self, double, dtype, shape):
+        tensor = torch_noise(shape, dtype)
+        wanted = repeated(tensor.double().numpy(), rows=-2 + len(shape))
+        result = double.enhance(tensor)
+        assert_same_tensor(result, torch.from_numpy(wanted).to(dtype))
+        assert result.is_contiguous()
+
+    @pytest.mark.parametrize("mode", ["L", "RGB", "I;16", "F"])
+    def test_pil(self, double, mode):
+        result = double.enhance(picture(mode))
+        assert result.mode == mode
+        assert result.size == (14, 10)
+        np.testing.assert_array_equal(np.asarray(result), repeated(np.asarray(picture(mode))))
+
+    @pytest.mark.parametrize("dtype", NUMPY_DTYPES)
+    @pytest.mark.parametrize("size", [(5, 7), (1, 4), (1, 1)], ids=str)
+    def test_numpy_alpha_is_interpolated(self, double, dtype, size):
+        array = noise((*size, 4), dtype)
+        result = double.enhance(array)
+        assert result.dtype == array.dtype
+        np.testing.assert_array_equal(result[..., :3], repeated(array[..., :3]))
+        wanted = between(array[..., 3])
+        if dtype in WHOLE:
+            np.testing.assert_array_equal(result[..., 3], wanted.round())
+        else:
+            atol = 1e-3 if dtype == "float16" else 1e-6
+            np.testing.assert_allclose(result[..., 3], wanted, rtol=0, atol=atol)
+
+    @pytest.mark.parametrize("dtype", TORCH_DTYPES, ids=str)
+    @pytest.mark.parametrize("shape", [(4, 5, 7), (2, 4, 5, 7), (1, 4, 1, 1)], ids=str)
+    def test_torch_alpha_is_interpolated(self, double, dtype, shape):
+        tensor = torch_noise(shape, dtype)
+        given_array = tensor.double().numpy()
+        result = double.enhance(tensor)
+        assert result.dtype == dtype
+        assert result.shape == (*shape[:-2], 2 * shape[-2], 2 * shape[-1])
+        found, rows = result.double().numpy(), len(shape) - 2
+        np.testing.assert_array_equal(
+            found[..., :3, :, :], repeated(given_array[..., :3, :, :], rows)
+        )
+        wanted = between(given_array[..., 3:, :, :], rows)
+        if dtype in (torch.uint8, torch.uint16):
+            np.testing.assert_array_equal(found[..., 3:, :, :], wanted.round())
+        else:
+            atol = {torch.float16: 1e-3, torch.bfloat16: 8e-3}.get(dtype, 1e-6)
+            np.testing.assert_allclose(found[..., 3:, :, :], wanted, rtol=0, atol=atol)
+
+    @pytest.mark.parametrize("mode", ["LA", "RGBA"])
+    def test_pil_alpha_is_interpolated(self, double, mode):
+        before = np.asarray(picture(mode))
+        result = double.enhance(picture(mode))
+        assert result.mode == mode
+        after = np.asarray(result)
+        np.testing.assert_array_equal(after[..., :-1], repeated(before[..., :-1]))
+        np.testing.assert_array_equal(after[..., -1], between(before[..., -1]).round())
+
+    @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+    @pytest.mark.parametrize("value", [0, 1])
+    def test_a_flat_alpha_stays_flat(self, double, dtype, value):
+        array = noise((6, 5, 4), dtype)
+        array[..., 3] = WHOLE[dtype] * value
+        assert (double.enhance(array)[..., 3] == WHOLE[dtype] * value).all()
+
+    def test_a_transparent_palette(self, double):
+        palette = picture("RGB", (9, 8)).quantize(16)
+        palette.info["transparency"] = 3
+        result = double.enhance(palette)
+        assert (result.mode, result.size) == ("RGBA", (18, 16))
+
+    def test_files_keep_format_profile_and_resolution(self, double, tmp_path):
+        path = tmp_path / "a.png"
+        picture("RGBA").save(path, icc_profile=b"profile", dpi=(300, 300))
+        result = double.enhance(path)
+        assert (result.size, result.format) == ((14, 10), "PNG")
+        assert result.info["icc_profile"] == b"profile"
+        assert result.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+    def test_spline_x2_takes_every_kind(self):
+        spline = enhancekit.load("spline-x2")
+        for mode in MODES:
+            result = spline.enhance(picture(mode))
+            assert (result.mode, result.size) == (mode, (14, 10))
+        batch = spline.enhance(torch_noise((2, 4, 5, 7), torch.uint8))
+        assert (batch.dtype, tuple(batch.shape)) == (torch.uint8, (2, 4, 10, 14))
 
 
 class TestStrength:

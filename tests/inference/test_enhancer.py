@@ -39,9 +39,14 @@ def untrained():
     return load_tiny()
 
 
-def enhancer_of(run, precision=torch.float32, controls=None):
+def enhancer_of(run, precision=torch.float32, controls=None, scale=1):
     spec = EnhancerSpec(
-        name="probe", summary="A probe", task="tone", target="math:sqrt", controls=controls or {}
+        name="probe",
+        summary="A probe",
+        task="tone",
+        target="math:sqrt",
+        controls=controls or {},
+        scale=scale,
     )
     entry = Entry(spec, Provider("acme", "acme-probe", "1.2"), "enhancer")
     return Enhancer(entry, run, device=CPU, precision=precision)
@@ -189,6 +194,44 @@ class TestStrength:
         torch.testing.assert_close(half, (x + full) / 2)
 
 
+class TestEnlarging:
+    @pytest.mark.parametrize("strength", [0, 0.5, 0.999])
+    def test_a_larger_picture_is_not_mixed_with_the_one_that_came(self, strength):
+        def run(pictures, dtype, controls):
+            raise AssertionError
+
+        with pytest.raises(OptionError, match=r"acme:probe .*enlarges.*leave strength at 1"):
+            enhancer_of(run, scale=2).enhance(torch.rand(3, 4, 4), strength=strength)
+
+    @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+    def test_an_impossible_strength_is_still_told_as_such(self, strength):
+        with pytest.raises(OptionError, match="strength lies between 0"):
+            enhancer_of(lambda *_: None, scale=2).enhance(torch.rand(3, 4, 4), strength=strength)
+
+    @pytest.mark.parametrize("tile", [None, 8])
+    @pytest.mark.parametrize("size", SIZES, ids=str)
+    def test_any_size_is_doubled(self, size, tile):
+        torch.manual_seed(0)
+        options = {"pretrained": False, "width": 2, "counts": (0, 1, 1), "device": "cpu"}
+        enhancer = excite(enhancekit.load("mfnn-sr-x2", tile=tile, **options))
+        for image in (
+            np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8),
+            np.random.default_rng(0).random(size, np.float32),
+        ):
+            result = enhancer.enhance(image)
+            assert result.shape == (2 * size[0], 2 * size[1], *image.shape[2:])
+            assert result.dtype == image.dtype
+
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_untrained_it_is_cubic_interpolation(self, precision):
+        options = {"pretrained": False, "width": 2, "counts": (0, 1), "precision": precision}
+        enhancer = enhancekit.load("mfnn-sr-x2", device="cpu", **options)
+        x = torch.rand(3, 9, 8)
+        wanted = torch.nn.functional.interpolate(x[None], scale_factor=2.0, mode="bicubic")[0]
+        inside = (slice(None), slice(4, -4), slice(4, -4))  # nine rows were padded to ten
+        torch.testing.assert_close(enhancer.enhance(x)[inside], wanted.clamp(0, 1)[inside])
+
+
 class TestSizes:
     @pytest.mark.parametrize("size", SIZES, ids=str)
     @pytest.mark.parametrize("counts", [(1,), (1, 1), (1, 1, 1)], ids=str)
@@ -227,6 +270,19 @@ class TestSizes:
         monkeypatch.setattr("enhancekit.builtin.classical.identity", lambda picture: picture[1:])
         with pytest.raises(PluginError, match=r"builtin:identity .*gave the shape \(4, 5, 3\)"):
             enhancekit.load("identity").enhance(np.zeros((5, 5, 3), np.uint8))
+
+    @pytest.mark.parametrize("factor", [1, 3])
+    def test_another_scale_from_a_function_is_the_plugins_fault(self, monkeypatch, factor):
+        monkeypatch.setattr(
+            "enhancekit.builtin.classical.spline_x2",
+            lambda picture: picture.repeat(factor, axis=0).repeat(factor, axis=1),
+        )
+        with pytest.raises(PluginError) as caught:
+            enhancekit.load("spline-x2").enhance(np.zeros((5, 4, 3), np.uint8))
+        shape = (5 * factor, 4 * factor, 3)
+        said = f"gave the shape {shape} for one of (5, 4, 3); it must be (10, 8, 3)"
+        assert "enhancer builtin:spline-x2 (enhancekit" in str(caught.value)
+        assert said in str(caught.value)
 
     def test_a_failing_function_is_blamed(self, monkeypatch):
         def broken(picture):

@@ -240,6 +240,33 @@ class TestShippedWeights:
             build_network(entry, {})
 
 
+class TestScale:
+    @pytest.mark.parametrize(
+        ("name", "options", "said"),
+        [
+            ("mfnn-lite", {"scale": 2}, "declares the scale 1, but its network has 2"),
+            ("mfnn-sr-x2", {"scale": 1}, "declares the scale 2, but its network has 1"),
+        ],
+    )
+    def test_of_the_network_is_the_declared_one(self, name, options, said):
+        with pytest.raises(PluginError, match=rf"enhancer mfnn:{name} \(enhancekit-mfnn .*{said}"):
+            enhancekit.load(name, pretrained=False, **TINY, **options)
+
+    @pytest.mark.parametrize("scale", [1, 3])
+    def test_of_a_third_partys_function(self, make_plugin, dark, scale):
+        make_plugin(
+            enhancers=[
+                {"name": "large", "task": "tone", "target": "{code}:enlarge", "scale": scale}
+            ],
+            code=f"""
+            def enlarge(picture):
+                return picture.repeat({scale}, axis=0).repeat({scale}, axis=1)
+            """,
+        )
+        wanted = dark.repeat(scale, axis=0).repeat(scale, axis=1)
+        np.testing.assert_array_equal(enhancekit.load("orbit:large").enhance(dark), wanted)
+
+
 class TestBrokenBackbones:
     @pytest.mark.parametrize(
         ("target", "said"),

@@ -30,6 +30,12 @@ CONFIGS = {
     },
     "norm": {"width": 4, "counts": (1, 1), "norm": True, "output": "sigmoid"},
     "exposure": {"width": 4, "counts": (1, 1), "context": "mfnn:exposure"},
+    "packed": {"width": 2, "counts": (0, 1, 1), "pack": 2},
+    "packed by 3": {"width": 2, "counts": (0, 1), "pack": 3},
+    "packed exposure": {"width": 2, "counts": (1,), "pack": 2, "context": "mfnn:exposure"},
+    "twice": {"width": 2, "counts": (0, 1, 1), "scale": 2},
+    "packed and twice": {"width": 2, "counts": (0, 1), "pack": 2, "scale": 2},
+    "thrice": {"width": 2, "counts": (1,), "scale": 3},
 }
 
 
@@ -67,6 +73,27 @@ class Convolutions(nn.Module):
 
     def forward(self, x):
         return self.body(x)
+
+
+class Enlarging(nn.Module):
+    """Three convolutions and twice the size; cubic interpolation looks at two pixels."""
+
+    size_requirements = SizeRequirements(halo=3, scale=2)
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 5, 3, padding=1),
+            nn.Tanh(),
+            nn.Conv2d(5, 5, 3, padding=1),
+            nn.Tanh(),
+            nn.Conv2d(5, 12, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+
+    def forward(self, x):
+        return self.body(x) + nn.functional.interpolate(x, scale_factor=2.0, mode="bicubic")
 
 
 class TestPadding:
@@ -138,6 +165,36 @@ class TestRunTiled:
         assert whole.shape == tiled.shape == x.shape
         torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-6)
 
+    @settings(deadline=None, max_examples=40)
+    @given(
+        size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+        tile=st.sampled_from([1, 4, 10, 32, 64]),
+    )
+    def test_tiled_is_whole_where_the_network_enlarges(self, size, tile):
+        network = Enlarging().eval().requires_grad_(False)
+        x = torch.rand(2, 3, *size)
+        whole = run_tiled(network, x, network.size_requirements, None)
+        tiled = run_tiled(network, x, network.size_requirements, tile)
+        assert whole.shape == tiled.shape == (2, 3, 2 * size[0], 2 * size[1])
+        torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+
+    def test_a_halo_too_small_would_be_noticed_where_the_network_enlarges(self):
+        network = Enlarging().eval().requires_grad_(False)
+        x = torch.rand(1, 3, 40, 40)
+        whole = run_tiled(network, x, network.size_requirements, None)
+        tiled = run_tiled(network, x, SizeRequirements(halo=2, scale=2), 8)
+        assert (tiled - whole).abs().max() > 1e-4
+
+    @pytest.mark.parametrize("tile", [None, 4])
+    def test_what_was_padded_is_cut_off_enlarged(self, tile):
+        needs = SizeRequirements(multiple_of=4, minimum=8, halo=0, scale=3)
+        x = torch.rand(1, 3, 5, 7)
+
+        def network(part):
+            return part.repeat_interleave(3, 2).repeat_interleave(3, 3)
+
+        assert torch.equal(run_tiled(network, x, needs, tile), network(x))
+
     def test_a_halo_too_small_would_be_noticed(self):
         network = Convolutions().eval().requires_grad_(False)
         x = torch.rand(1, 3, 40, 40)
@@ -184,9 +241,11 @@ class TestMfnn:
         whole, tiled = (
             apply_network(network, x, global_context=True, tile=t) for t in (None, tile)
         )
-        assert whole.shape == x.shape
+        assert whole.shape == (1, 3, *(side * config.get("scale", 1) for side in size))
         assert ((whole > 0) & (whole < 1)).float().mean() > 0.5  # not all cut off at 0 or 1
-        torch.testing.assert_close(tiled, whole, rtol=0, atol=2e-6)
+        # where the picture is enlarged, tiles round the places between pixels differently
+        atol = 1e-5 if "scale" in config else 2e-6
+        torch.testing.assert_close(tiled, whole, rtol=0, atol=atol)
 
     def test_the_context_is_that_of_the_whole_picture(self):
         network = mfnn(**CONFIGS["exposure"])
@@ -222,12 +281,19 @@ class TestMfnn:
                 changed = x.clone()
                 changed[0, :, y, other] += 0.5
                 moved = (network(changed, *arguments) != before).any(dim=1)[0]
-                rows, columns = moved.nonzero(as_tuple=True)
+                rows, columns = (n // needs.scale for n in moved.nonzero(as_tuple=True))
                 furthest = max(
                     furthest, int((rows - y).abs().max()), int((columns - other).abs().max())
                 )
         assert furthest <= needs.halo
         assert furthest >= needs.halo - 2 * grid  # nor does it claim much more than it needs
+
+    @pytest.mark.parametrize(("scale", "halo"), [(1, 0), (2, 2), (3, 2)])
+    def test_interpolation_counts_where_no_block_looks_further(self, scale, halo):
+        network = mfnn(width=2, counts=(1,), scale=scale)
+        for part in (*network.encoders, *network.trunks, *network.decoders, network.head):
+            part.halo = 0
+        assert network._halo() == halo
 
     def test_a_block_that_declares_no_halo_leaves_it_unknown(self, monkeypatch):
         from enhancekit_mfnn.blocks import SCR
@@ -280,8 +346,30 @@ class TestApplyNetwork:
         ids=["narrow", "low", "twice", "two", "grey", "flat", "tuple", "none"],
     )
     def test_another_size_is_the_plugins_fault(self, bend, tile):
-        with pytest.raises(PluginError, match=r"acme:bend \(acme 1\.0\) gave .*the same shape"):
+        with pytest.raises(
+            PluginError, match=r"acme:bend \(acme 1\.0\) gave .*of the shape \(1, 3, "
+        ):
             apply_network(Bend(bend), torch.zeros(1, 3, 16, 16), global_context=False, tile=tile)
+
+    @pytest.mark.parametrize("tile", [None, 8])
+    @pytest.mark.parametrize("factor", [1, 3])
+    def test_another_scale_than_declared_is_the_plugins_fault(self, factor, tile):
+        network = Bend(lambda x: x.repeat_interleave(factor, 2).repeat_interleave(factor, 3))
+        network.size_requirements = SizeRequirements(halo=0, scale=2)
+        with pytest.raises(
+            PluginError, match=r"acme:bend .*of the shape \(1, 3, (16|32), (16|32)\)"
+        ):
+            apply_network(network, torch.zeros(1, 3, 16, 16), global_context=False, tile=tile)
+
+    @pytest.mark.parametrize("tile", [None, 8])
+    def test_the_declared_scale_is_what_comes_out(self, tile):
+        network = Bend(lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3).bfloat16())
+        network.size_requirements = SizeRequirements(halo=0, scale=2)
+        x = torch.rand(2, 3, 9, 16)
+        done = apply_network(network, x, global_context=False, tile=tile)
+        assert done.dtype == torch.float32
+        wanted = x.numpy().repeat(2, axis=2).repeat(2, axis=3)
+        np.testing.assert_allclose(done.numpy(), wanted, atol=2**-8)
 
     def test_a_failing_network_is_blamed(self):
         class Broken(nn.Module):

@@ -7,13 +7,23 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import enhancekit
 from enhancekit.errors import AmbiguousNameError, DataError, OptionError, PluginError
-from enhancekit.training.evaluation import Evaluation, chosen_pairs, interval_by_scene
-from enhancekit.training.loop import split_pairs
+from enhancekit.inference.enhancer import Enhancer
+from enhancekit.registry import Entry, Provider
+from enhancekit.specs import EnhancerSpec
+from enhancekit.training.evaluation import (
+    Evaluation,
+    Sample,
+    chosen_pairs,
+    interval_by_scene,
+    read_sample,
+)
+from enhancekit.training.loop import split_pairs, training_photographs
 from enhancekit.training.pairs import Pair, is_held_out
 from enhancekit.training.protocols import find_protocol
 from enhancekit.training.recipe import Data, Source
@@ -23,7 +33,7 @@ SCENE = r"^(\d)"
 
 def measured(pairs, name="gamma", protocol="rgb", **options):
     evaluation = Evaluation(enhancekit.load(name, device="cpu"), find_protocol(protocol), **options)
-    return evaluation, [evaluation.add(pair) for pair in pairs]
+    return evaluation, [evaluation.add(read_sample(pair)) for pair in pairs]
 
 
 def pixels(path):
@@ -144,6 +154,166 @@ class TestFigures:
         assert math.isfinite(evaluation.summaries()["ssim"].mean)
 
 
+@pytest.fixture
+def reference(tmp_path):
+    """Write a reference and give the pair whose input is to be made of it."""
+
+    def make(array, name="view"):
+        path = tmp_path / f"{name}.png"
+        Image.fromarray(array).save(path)
+        return Pair(name, path, path, name)
+
+    return make
+
+
+def random_picture(height=40, width=48, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+class TestReadSample:
+    def test_without_making_it_is_the_two_pictures(self, one_pair):
+        low, high = random_picture(seed=1), random_picture(seed=2)
+        sample = read_sample(one_pair(low, high))
+        assert (sample.name, sample.scene) == ("view", "view")
+        np.testing.assert_array_equal(sample.input, low)
+        np.testing.assert_array_equal(sample.reference, high)
+        assert sample.input.dtype == sample.reference.dtype == np.uint8
+
+    @pytest.mark.parametrize("level", [10, 25, 50])
+    def test_gaussian_noise_has_its_level_and_is_not_clipped(self, reference, level):
+        black_and_white = np.zeros((64, 96, 3), np.uint8)
+        black_and_white[:, 48:] = 255
+        sample = read_sample(reference(black_and_white), f"gaussian:{level}")
+        assert sample.input.dtype == np.float32
+        np.testing.assert_array_equal(sample.reference, black_and_white)
+        noise = sample.input - black_and_white / 255
+        assert noise.std() * 255 == pytest.approx(level, rel=0.03)
+        assert noise.mean() * 255 == pytest.approx(0, abs=level / 25)
+        assert (sample.input < 0).mean() == pytest.approx(0.25, abs=0.02)
+        assert (sample.input > 1).mean() == pytest.approx(0.25, abs=0.02)
+
+    @pytest.mark.parametrize("level", [10, 40])
+    def test_poisson_noise_counts_photons(self, reference, level):
+        sample = read_sample(reference(np.full((64, 64, 3), 102, np.uint8)), f"poisson:{level}")
+        photons = sample.input * level
+        np.testing.assert_allclose(photons, photons.round(), atol=1e-4)
+        assert photons.var() == pytest.approx(0.4 * level, rel=0.06)
+
+    @pytest.mark.parametrize("make", ["gaussian", "gaussian:25", "poisson", "camera", "dark"])
+    def test_the_name_decides_the_noise(self, reference, make):
+        picture = random_picture()
+        first, again, other = (
+            read_sample(reference(picture, name), make).input for name in ("a", "a", "b")
+        )
+        np.testing.assert_array_equal(first, again)
+        assert (first != other).mean() > 0.5
+
+    @pytest.mark.parametrize("make", ["camera", "dark", "bicubic-x2"])
+    def test_what_cameras_and_files_round_is_in_8_bits(self, reference, make):
+        sample = read_sample(reference(random_picture()), make)
+        assert sample.input.dtype == np.uint8
+        assert len(np.unique(sample.input)) > 50
+
+    @pytest.mark.parametrize("size", [(40, 48), (41, 48), (40, 49), (41, 49)], ids=str)
+    def test_odd_references_are_cut_before_they_are_halved(self, reference, size):
+        picture = random_picture(*size)
+        sample = read_sample(reference(picture), "bicubic-x2")
+        even = picture[:40, :48]
+        np.testing.assert_array_equal(sample.reference, even)
+        wanted = Image.fromarray(even).resize((24, 20), Image.Resampling.BICUBIC)
+        assert sample.input.shape == (20, 24, 3)
+        off = np.abs(sample.input.astype(int) - np.asarray(wanted).astype(int))
+        assert off.max() <= 2  # Pillow rounds after each of its two passes
+
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            ("snow", "no degradation is called 'snow'; there are dark, camera, gaussian"),
+            ("gaussian:loud", "'gaussian:loud': the level 'loud' is no number"),
+            ("gaussian:", "the level '' is no number"),
+            ("gaussian:0", "gaussian:0 is no degradation"),
+            ("gaussian:nan", "gaussian:nan is no degradation"),
+            ("camera:3", "only gaussian and poisson take a level"),
+            ("bicubic-x2:2", "only gaussian and poisson take a level"),
+        ],
+    )
+    def test_what_cannot_be_made(self, reference, make, said):
+        with pytest.raises(DataError) as caught:
+            read_sample(reference(random_picture()), make)
+        assert said in str(caught.value)
+
+    @pytest.mark.parametrize("make", ["camera", "bicubic-x2", "gaussian:25"])
+    @pytest.mark.parametrize("size", [(1, 9), (9, 1), (3, 3)], ids=str)
+    def test_too_small_a_reference(self, reference, make, size):
+        pair = reference(random_picture(*size))
+        with pytest.raises(DataError, match=rf"view\.png is {size[1]}x{size[0]}, too small"):
+            read_sample(pair, make)
+
+
+class TestMade:
+    def probe(self, run, scale=1):
+        spec = EnhancerSpec(name="probe", summary="A", task="tone", target="a:b", scale=scale)
+        entry = Entry(spec, Provider("acme", "acme-probe", "1.0"), "enhancer")
+        enhancer = Enhancer(entry, run, device=torch.device("cpu"))
+        return Evaluation(enhancer, find_protocol("rgb"))
+
+    def test_the_enhancer_sees_what_no_file_could_hold(self, reference):
+        seen = []
+
+        def run(pictures, dtype, controls):
+            seen.append(pictures)
+            return pictures
+
+        sample = read_sample(reference(np.zeros((24, 24, 3), np.uint8)), "gaussian:100")
+        evaluation = self.probe(run)
+        output = evaluation.add(sample)
+        (pictures,) = seen
+        assert pictures.shape == (1, 3, 24, 24)
+        np.testing.assert_array_equal(pictures[0].permute(1, 2, 0).numpy(), sample.input)
+        assert pictures.min() < -1  # farther outside than a caller's pixels may lie
+        wanted = (sample.input.clip(0, 1) * 255).round()
+        assert output.dtype == np.uint8
+        np.testing.assert_array_equal(output, wanted)
+        psnr = -10 * math.log10(((wanted / 255) ** 2).mean())
+        assert evaluation.rows[0]["psnr"] == pytest.approx(psnr, abs=1e-6)
+
+    def test_grey_with_noise_has_the_psnr_that_follows_from_its_level(self, reference):
+        pair = reference(np.full((96, 96, 3), 128, np.uint8))
+        evaluation = Evaluation(enhancekit.load("identity"), find_protocol("rgb"))
+        evaluation.add(read_sample(pair, "gaussian:25"))
+        wanted = 20 * math.log10(255 / 25)
+        assert evaluation.rows[0]["psnr"] == pytest.approx(wanted, abs=0.1)
+
+    @pytest.mark.parametrize("make", ["gaussian:25", "camera"])
+    def test_non_local_means_is_better_than_nothing_done(self, reference, make):
+        ramp = np.linspace(60, 200, 48)
+        sample = read_sample(
+            reference(np.add.outer(ramp, ramp)[..., None].repeat(3, 2).astype(np.uint8) // 2), make
+        )
+        psnr = []
+        for name in ("identity", "nl-means"):
+            evaluation = Evaluation(enhancekit.load(name), find_protocol("rgb"))
+            evaluation.add(sample)
+            psnr.append(evaluation.rows[0]["psnr"])
+        assert psnr[1] > psnr[0] + 2
+
+    def test_enlarged_pictures_are_compared_with_larger_references(self):
+        large = random_picture(32, 40)
+        sample = Sample("view", "view", large[::2, ::2], large)
+        evaluation = self.probe(lambda x, *_: x.repeat_interleave(2, 2).repeat_interleave(2, 3), 2)
+        output = evaluation.add(sample)
+        wanted = large[::2, ::2].repeat(2, axis=0).repeat(2, axis=1)
+        np.testing.assert_array_equal(output, wanted)
+        psnr = peak_signal_noise_ratio(large, wanted, data_range=255)
+        assert evaluation.rows[0]["psnr"] == pytest.approx(psnr, abs=1e-6)
+
+    def test_what_does_not_enlarge_is_refused_there(self):
+        large = random_picture(32, 40)
+        evaluation = Evaluation(enhancekit.load("identity"), find_protocol("rgb"))
+        with pytest.raises(DataError, match="the output is 20x16, the reference is 40x32"):
+            evaluation.add(Sample("view", "view", large[::2, ::2], large))
+
+
 class TestInterval:
     def test_is_deterministic_and_holds_the_mean(self):
         values = np.random.default_rng(3).normal(20, 3, 40).tolist()
@@ -187,9 +357,9 @@ class TestRefused:
         pair = one_pair(np.zeros((12, 12, 3), np.uint8), np.zeros(shape, np.uint8))
         evaluation = Evaluation(enhancekit.load("identity"), find_protocol("rgb"))
         with pytest.raises(DataError) as caught:
-            evaluation.add(pair)
-        assert f"'view' has two sizes: the output is 12x12, {pair.target} is " in str(caught.value)
-        assert f"{shape[1]}x{shape[0]}; nothing is resized" in str(caught.value)
+            evaluation.add(read_sample(pair))
+        said = "'view' has two sizes: the output is 12x12, the reference is "
+        assert f"{said}{shape[1]}x{shape[0]}; nothing is resized" in str(caught.value)
         assert evaluation.rows == []
 
     def test_a_third_partys_metric_is_blamed(self, make_plugin, pairs):
@@ -256,6 +426,28 @@ class TestChosenPairs:
             chosen_pairs(tmp_path)
         with pytest.raises(DataError, match=r"no scene of .* is held out at a share of 0\.0"):
             chosen_pairs(pairs, held_out=0.0)
+
+    def test_references_alone_are_each_a_scene(self, pairs):
+        chosen = chosen_pairs(pairs / "high", made=True)
+        assert [p.name for p in chosen] == [p.scene for p in chosen] == list("012345")
+        assert all(p.input == p.target == pairs / "high" / f"{p.name}.png" for p in chosen)
+
+    @pytest.mark.parametrize("share", [0.4, 0.8])
+    def test_held_out_references_are_those_training_holds_out(self, pairs, share):
+        data = Data(root=str(pairs), clean=({"folder": "high"},), held_out=share)
+        trained = {path.stem for path in training_photographs(data, data.clean[0])}
+        chosen = {p.name for p in chosen_pairs(pairs / "high", held_out=share, made=True)}
+        assert chosen | trained == set("012345")
+        assert not chosen & trained
+        assert 0 < len(chosen) < 6
+
+    def test_no_references(self, pairs, tmp_path):
+        with pytest.raises(DataError, match="holds no pictures"):
+            chosen_pairs(tmp_path, made=True)
+        with pytest.raises(DataError, match="is not a folder"):
+            chosen_pairs(tmp_path / "none", made=True)
+        with pytest.raises(DataError, match=r"no scene of .* is held out"):
+            chosen_pairs(pairs / "high", held_out=0.0, made=True)
 
     def test_on_the_command_line(self, pairs, cli):
         done = cli(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import errno
+import io
 import json
 import math
 import os
@@ -16,7 +18,7 @@ from PIL import Image
 
 import enhancekit
 from enhancekit.errors import DataError
-from enhancekit.training.evaluation import Evaluation, chosen_pairs
+from enhancekit.training.evaluation import Evaluation, Sample, chosen_pairs, read_sample
 from enhancekit.training.evaluation_report import as_dict, as_markdown, measure, write_report
 from enhancekit.training.protocols import find_protocol
 
@@ -59,6 +61,13 @@ def data(tmp_path):
     return root
 
 
+def measure_all(data, evaluations, pictures=True):
+    return {
+        pair.name: measure(read_sample(pair), evaluations, pictures=pictures)
+        for pair in chosen_pairs(data)
+    }
+
+
 @pytest.fixture
 def made(data):
     """Evaluations of two enhancers, and the thumbnails."""
@@ -66,8 +75,37 @@ def made(data):
         Evaluation(enhancekit.load(n, device="cpu"), find_protocol("lol"), (), True)
         for n in ("identity", "gamma")
     ]
-    strips = {p.name: measure(p, evaluations, pictures=True) for p in chosen_pairs(data)}
+    strips = measure_all(data, evaluations)
     return evaluations, strips
+
+
+def shown(address):
+    """Decode a thumbnail."""
+    with Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))) as picture:
+        return np.asarray(picture)
+
+
+class TestMeasure:
+    def test_every_picture_is_shown_at_its_own_size(self, data):
+        pair = chosen_pairs(data / "high", made=True)[0]
+        evaluation = Evaluation(enhancekit.load("spline-x2"), find_protocol("rgb"))
+        strip = measure(read_sample(pair, "bicubic-x2"), [evaluation], pictures=True)
+        sizes = {caption: shown(address).shape for caption, address in strip.items()}
+        assert sizes == {
+            "input": (10, 12, 3),
+            "builtin:spline-x2": (20, 24, 3),
+            "reference": (20, 24, 3),
+        }
+
+    def test_noise_beyond_black_and_white_is_shown_cut_off(self):
+        reference = np.zeros((32, 40, 3), np.uint8)
+        reference[:, 20:] = 255
+        outside = np.where(reference > 0, np.float32(1.9), np.float32(-0.9))
+        evaluation = Evaluation(enhancekit.load("identity"), find_protocol("rgb"))
+        strip = measure(Sample("a", "a", outside, reference), [evaluation], pictures=True)
+        assert strip["input"] == strip["reference"] == strip["builtin:identity"]
+        assert np.abs(shown(strip["input"]).astype(int) - reference).max() < 12
+        assert len(evaluation.rows) == 1
 
 
 def strictly(text):
@@ -136,7 +174,7 @@ class TestFiles:
         evaluation = Evaluation(enhancekit.load("identity"), find_protocol("rgb"))
         for path in (data / "high").iterdir():
             (data / "low" / path.name).write_bytes(path.read_bytes())
-        strips = {p.name: measure(p, [evaluation], pictures=True) for p in chosen_pairs(data)}
+        strips = measure_all(data, [evaluation])
         write_report(tmp_path / "out", [evaluation], strips, "equal")
         assert evaluation.rows[0]["psnr"] == math.inf
         (found,) = strictly((tmp_path / "out" / "results.json").read_text())
@@ -185,7 +223,7 @@ class TestPage:
 
     def test_worst_first_also_where_less_is_better(self, data, tmp_path):
         evaluation = Evaluation(enhancekit.load("identity"), find_protocol("rgb"), ["mae"])
-        strips = {p.name: measure(p, [evaluation], pictures=False) for p in chosen_pairs(data)}
+        strips = measure_all(data, [evaluation], pictures=False)
         assert set(map(len, strips.values())) == {0}
         write_report(tmp_path, [evaluation], strips, "title")
         page = Page((tmp_path / "report.html").read_text())
@@ -237,6 +275,20 @@ class TestCommandLine:
         page = Page((out / "report.html").read_text())
         assert page.texts["h1"] == ["identity, gamma on data"]
         assert len(page.addresses) == 3 * 4
+
+    @pytest.mark.parametrize(
+        ("names", "make"),
+        [(("identity", "nl-means"), "gaussian:25"), (("spline-x2",), "bicubic-x2")],
+    )
+    def test_inputs_made_of_references(self, data, tmp_path, cli, names, make):
+        out = tmp_path / "out"
+        done = cli("evaluate", *names, "--data", data / "high", "--make", make, "-o", out)
+        assert (done.code, done.err) == (0, "")
+        page = Page((out / "report.html").read_text())
+        assert page.texts["h1"] == [f"{', '.join(names)} on high {make}"]
+        assert len(page.addresses) == 3 * (2 + len(names))
+        found = strictly((out / "results.json").read_text())
+        assert [entry["pairs"] for entry in found] == [3] * len(names)
 
     def test_json_is_strict(self, data, cli):
         for path in (data / "high").iterdir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -80,6 +81,36 @@ def recipe(dataset, tmp_path):
         return Recipe.model_validate(table)
 
     return make
+
+
+class TestBrokenPairs:
+    @pytest.fixture
+    def broken(self, dataset, tmp_path):
+        root = shutil.copytree(dataset, tmp_path / "broken")
+        held = [i for i in range(8) if is_held_out(f"s{i}", 0.3)]
+        trained = [i for i in range(8) if i not in held]
+        (root / "high" / f"s{held[0]}.png").write_bytes(b"no picture")
+        (root / "low" / f"s{trained[0]}.png").write_bytes(b"no picture")
+        (root / "low" / f"s{trained[1]}.png").unlink()
+        return root, held[0], trained[0], trained[1]
+
+    def test_are_left_out_by_name_if_asked(self, recipe, broken):
+        root, held, unreadable, alone = broken
+        trainer = Trainer(recipe(data={"root": str(root), "skip_broken": True}), device="cpu")
+        names = [line.split("'")[1] for line in trainer.skipped if "'" in line]
+        assert sorted(names) == sorted([f"s{held}", f"s{unreadable}"])
+        assert any(line.startswith(f"s{alone} has no partner") for line in trainer.skipped)
+        left = [p.name for pairs in trainer.held_out.values() for p in pairs]
+        assert len(trainer.data) + len(left) == 5
+        assert not {f"s{i}" for i in (held, unreadable, alone)} & set(left)
+
+    def test_a_held_out_one_stops_before_the_first_step(self, recipe, broken):
+        root, held, unreadable, alone = broken
+        for side in ("low", "high"):
+            for i in (unreadable, alone):
+                (root / side / f"s{i}.png").unlink(missing_ok=True)
+        with pytest.raises(DataError, match=f"'s{held}' cannot be read"):
+            Trainer(recipe(data={"root": str(root)}), device="cpu")
 
 
 def train(recipe, *, steps=None, **options):
@@ -208,6 +239,101 @@ class TestLearning:
             runs.append((snapshot(trainer.network), [r.loss for r in reports]))
         assert equal(runs[0], runs[1])
         assert not equal(runs[0], runs[2])
+
+
+class TestPrecision:
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_pictures_stay_in_32_bits_and_the_network_does_not(
+        self, recipe, monkeypatch, precision
+    ):
+        references, features, inputs = [], [], []
+        honest = L1.per_picture
+
+        def per_picture(self, output, reference):
+            references.append(reference)
+            return honest(self, output, reference)
+
+        monkeypatch.setattr(L1, "per_picture", per_picture)
+        trainer = Trainer(recipe(run={"steps": 2, "precision": precision}), device="cpu")
+        trainer.network.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+        trainer.network.head.conv3.register_forward_hook(lambda *a: features.append(a[2].dtype))
+        steps = trainer.run()
+        next(steps)
+        next(steps)
+        wanted = torch.bfloat16 if precision == "bf16" else torch.float32
+        assert features[:2] == [wanted, wanted]
+        assert len(references) == 2
+        for number, (low, high) in enumerate(zip(inputs, references, strict=False)):
+            batch = trainer.data.batch(number, 2)
+            assert torch.equal(low, batch.input)
+            assert torch.equal(high, batch.target)  # bf16 would have rounded them
+            assert not torch.equal(high, high.bfloat16().float())
+
+
+class TestEnlarging:
+    @pytest.fixture
+    def twice(self, recipe):
+        """A recipe of inputs half the size, and a network that doubles."""
+
+        def make(crop=24, make="bicubic-x2", name="mfnn-sr-x2", options=None, **run):
+            return recipe(
+                data={
+                    "sources": [],
+                    "clean": [{"folder": "high", "make": make}],
+                    "held_out": 0.0,
+                    "crop": crop,
+                },
+                model={"enhancer": name, "options": options or {"width": 2, "counts": [0, 1]}},
+                run={"steps": 2, **run},
+            )
+
+        return make
+
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_it_trains_and_its_weights_double(self, twice, tmp_path, dataset, precision):
+        trainer, reports = train(twice(precision=precision))
+        assert len(reports) == 2
+        assert all(math.isfinite(r.loss) for r in reports)
+        assert trainer.data.batch(0, 1).input.shape == (1, 3, 12, 12)
+        path = tmp_path / "run" / "last.safetensors"
+        enhancer = enhancekit.load("mfnn-sr-x2", weights=path, width=2, counts=[0, 1])
+        assert equal(enhancer.module.state_dict(), trainer.average.state_dict())
+        found = enhancer.enhance(dataset / "low" / "s1.png")
+        assert found.size == (2 * WIDTH, 2 * HEIGHT)
+
+    def test_it_learns(self, twice):
+        _, reports = train(twice(steps=40, batch=4, options={"width": 4, "counts": [0, 1]}))
+        losses = [r.loss for r in reports]
+        assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+    @pytest.mark.parametrize("make", ["gaussian", "camera", "dark"])
+    def test_inputs_as_large_as_their_references_are_refused(self, twice, make):
+        with pytest.raises(RecipeError, match=r"data: the network enlarges 2 times, .*as large as"):
+            Trainer(twice(make=make), device="cpu")
+
+    def test_pairs_are_refused(self, recipe):
+        model = {"enhancer": "mfnn-sr-x2", "options": {"width": 2, "counts": [0, 1]}}
+        with pytest.raises(RecipeError, match=r"data: the network enlarges 2 times, .*as large as"):
+            Trainer(recipe(model=model), device="cpu")
+
+    def test_smaller_inputs_are_for_networks_that_double(self, twice):
+        with pytest.raises(RecipeError, match=r"enlarges 1 times, .*half as large .*bicubic-x2"):
+            Trainer(twice(name="mfnn-lite", options=TINY), device="cpu")
+
+    @pytest.mark.parametrize(("counts", "multiple"), [([0, 1], 4), ([0, 1, 1], 8)])
+    def test_the_crop_is_measured_on_the_reference(self, twice, counts, multiple):
+        options = {"width": 2, "counts": counts}
+        assert Trainer(twice(crop=24, options=options), device="cpu").step == 0
+        with pytest.raises(RecipeError, match=rf"crop: 22, .*multiples of {multiple}, at least"):
+            Trainer(twice(crop=22, options=options), device="cpu")
+
+    def test_a_packed_network_takes_larger_multiples(self, twice):
+        options = {"width": 2, "counts": [0, 1, 1]}
+        packed = {"name": "mfnn-denoise", "make": "gaussian", "options": options}
+        with pytest.raises(RecipeError, match=r"crop: 20, .*multiples of 8, at least 8"):
+            Trainer(twice(crop=20, **packed), device="cpu")
+        _, reports = train(twice(crop=24, **packed))
+        assert all(math.isfinite(r.loss) for r in reports)
 
 
 class TestResume:

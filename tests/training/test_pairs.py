@@ -10,7 +10,7 @@ from PIL import Image
 
 from enhancekit.errors import DataError
 from enhancekit.training.loop import split_pairs
-from enhancekit.training.pairs import find_pairs, is_held_out, pictures_in
+from enhancekit.training.pairs import find_pairs, is_held_out, pictures_in, sound_pairs
 from enhancekit.training.recipe import Data, Source
 
 HELD_OF_60 = [7, 23, 25, 39, 50, 56]
@@ -211,3 +211,29 @@ class TestSplit:
         data = Data(root="data", sources=(Source(input="low", target="high"),), held_out=0.0)
         ((pair,),), _ = split_pairs(data)
         assert pair.input == Path("data/low/1.png")
+
+
+class TestBroken:
+    @pytest.fixture
+    def root(self, tmp_path):
+        folders(
+            tmp_path, ["a.png", "b.png", "c.png", "d.png"], ["a.png", "b.png", "c.png", "e.png"]
+        )
+        (tmp_path / "high" / "a.png").write_bytes(b"no picture")
+        Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "low" / "b.png")
+        return tmp_path
+
+    def test_each_is_named_once_when_skipped(self, root):
+        skipped = []
+        pairs = find_pairs(root / "low", root / "high", skipped=skipped)
+        assert [p.name for p in pairs] == ["a", "b", "c"]
+        assert [p.name for p in sound_pairs(pairs, skipped)] == ["c"]
+        assert [line.startswith(("d has no", "e has no")) for line in skipped[:2]] == [True, True]
+        assert "'a' cannot be read" in skipped[2]
+        assert "'b' has two sizes" in skipped[3]
+        assert len(skipped) == 4
+
+    def test_the_first_stops_otherwise(self, root):
+        pairs = find_pairs(root / "low", root / "high", skipped=[])
+        with pytest.raises(DataError, match="'a' cannot be read"):
+            sound_pairs(pairs)

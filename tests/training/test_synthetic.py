@@ -15,13 +15,14 @@ from enhancekit.training.batches import Batches, Group
 from enhancekit.training.pairs import find_pairs
 from enhancekit.training.synthetic import (
     Darkening,
+    draw_camera_noise,
     draw_darkening,
     draw_degradation,
     from_linear,
     to_linear,
 )
 
-KINDS = ["dark", "gaussian", "poisson", "bicubic-x2"]
+KINDS = ["dark", "camera", "gaussian", "poisson", "bicubic-x2"]
 
 
 def seeded(seed=0):
@@ -149,6 +150,75 @@ class TestDarkening:
         found = camera((3.0, 0.5, 0.5))(torch.full((3, 4, 4), 0.9), seeded(), True)
         assert (found[0] == 1).all()
         assert (found[1:] < 1).all()
+
+
+class TestCameraNoise:
+    def test_is_well_exposed(self):
+        clean = tensor(scene()) * 0.8 + 0.1
+        for seed in range(40):
+            draw = seeded(seed)
+            noisy = draw_degradation("camera", draw)(clean, draw, True)
+            assert noisy.shape == clean.shape
+            assert 0 <= float(noisy.min()) <= float(noisy.max()) <= 1
+            torch.testing.assert_close(noisy * 255, (noisy * 255).round(), rtol=0, atol=1e-4)
+            assert float(noisy.mean()) == pytest.approx(float(clean.mean()), abs=0.02)
+            assert not torch.equal(noisy, (clean * 255).round() / 255)
+
+    def test_settings_stay_in_the_documented_ranges(self):
+        drawn = [draw_camera_noise(seeded(seed)) for seed in range(400)]
+        assert all((d.gains == 1).all() and d.gains.shape == (3, 1, 1) for d in drawn)
+        shots = np.array([d.shot for d in drawn])
+        assert 1e-4 <= shots.min() < 1.3e-4
+        assert 0.9e-2 < shots.max() <= 1.2e-2
+        # log-uniform: half lie below the geometric mean
+        assert (shots < math.sqrt(1e-4 * 1.2e-2)).mean() == pytest.approx(0.5, abs=0.1)
+        spreads = [math.log(d.read) - 2.18 * math.log(d.shot) - 1.2 for d in drawn]
+        assert np.mean(spreads) == pytest.approx(0, abs=0.05)
+        assert np.std(spreads) == pytest.approx(0.26, abs=0.04)
+        blurs = [d.blur for d in drawn if d.blur]
+        assert len(blurs) / len(drawn) == pytest.approx(0.5, abs=0.1)
+        assert 0.4 <= min(blurs) < max(blurs) <= 0.9
+
+    def test_is_what_is_drawn_by_name(self):
+        clean, one, other = tensor(scene()), seeded(5), seeded(5)
+        by_name = draw_degradation("camera", one)(clean, one, True)
+        assert torch.equal(by_name, draw_camera_noise(other)(clean, other, True))
+
+    def test_thumbnails_are_the_clean_picture(self):
+        clean, draw = tensor(scene()), seeded()
+        found = draw_degradation("camera", draw)(clean, draw, False)
+        torch.testing.assert_close(found, clean, rtol=0, atol=1e-5)
+
+
+class TestLevel:
+    @pytest.mark.parametrize("level", [5.0, 25.0, 50.0])
+    def test_is_the_deviation_of_gaussian_noise(self, level):
+        clean = torch.full((3, 128, 128), 0.5)
+        for seed in range(3):
+            draw = seeded(seed)
+            noise = draw_degradation("gaussian", draw, level)(clean, draw, True) - clean
+            assert float(noise.std()) * 255 == pytest.approx(level, rel=0.02)
+
+    @pytest.mark.parametrize("level", [10.0, 60.0])
+    def test_is_the_peak_of_poisson_noise(self, level):
+        clean = torch.full((3, 128, 128), 0.5)
+        for seed in range(3):
+            draw = seeded(seed)
+            photons = draw_degradation("poisson", draw, level)(clean, draw, True).double() * level
+            torch.testing.assert_close(photons, photons.round(), rtol=0, atol=1e-4)
+            assert float(photons.mean()) == pytest.approx(0.5 * level, rel=0.02)
+            assert float(photons.var()) == pytest.approx(0.5 * level, rel=0.05)
+
+    @pytest.mark.parametrize("kind", ["gaussian", "poisson"])
+    @pytest.mark.parametrize("level", [0.0, -3.0, math.nan, math.inf])
+    def test_is_above_nothing_and_finite(self, kind, level):
+        with pytest.raises(DataError, match=f"{kind}:{level:g} is no degradation"):
+            draw_degradation(kind, seeded(), level)
+
+    @pytest.mark.parametrize("kind", ["dark", "camera", "bicubic-x2", "snow"])
+    def test_belongs_to_gaussian_and_poisson_alone(self, kind):
+        with pytest.raises(DataError, match=f"{kind}:25 .*only gaussian and poisson take a level"):
+            draw_degradation(kind, seeded(), 25.0)
 
 
 class TestOthers:

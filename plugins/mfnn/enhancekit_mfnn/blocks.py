@@ -215,6 +215,8 @@ class Reconstruct(nn.Module):
     output : {"sigmoid", "residual"}
         ``"sigmoid"``: the picture itself, as the report has it. ``"residual"``: what is to be
         added to the network's input picture; the rectifiers then let a tenth through below 0.
+    out_channels : int
+        Channels out; 3 for each pixel that stands behind a place.
 
     Examples
     --------
@@ -231,6 +233,8 @@ class Reconstruct(nn.Module):
         norm: bool = False,
         dropout: float = 0.0,
         output: str = "sigmoid",
+        *,
+        out_channels: int = 3,
     ) -> None:
         super().__init__()
         if output not in ("sigmoid", "residual"):
@@ -253,7 +257,7 @@ class Reconstruct(nn.Module):
         self.conv3 = nn.Conv2d(width + in_channels, width, 3, padding=1)
         self.conv4 = nn.Conv2d(width, width // 2, 3, padding=1)
         self.tail4 = tail(width // 2)
-        self.final = nn.Conv2d(width // 2, 3, 1)
+        self.final = nn.Conv2d(width // 2, out_channels, 1)
 
     def keep_scale(self) -> None:
         """Initialise for a network without normalisation; what is added starts at 0."""
@@ -264,7 +268,7 @@ class Reconstruct(nn.Module):
         keep_scale(self.final, 0.0 if self.output == "residual" else 2**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to (N, 3, H, W)."""
+        """Map (N, in_channels, H, W) to (N, out_channels, H, W)."""
         y = self.tail2(self.conv2(self.tail1(self.conv1(x))))
         y = self.conv3(torch.cat((y, x), dim=1))
         y = self.final(self.tail4(self.conv4(y)))

@@ -72,6 +72,11 @@ class MFNN(nn.Module):
         ``keep_scale`` are asked to. Otherwise torch's default, as the report had.
     checkpointing : bool
         Recompute residual blocks in the backward pass to save memory.
+    pack : int
+        Take squares of this many pixels apart into channels, as Shi et al. (CVPR 2016) put them
+        together, and put them together at the end: the largest scale is then 1/pack.
+    scale : int
+        How many times the input's height and width the output has.
 
     Notes
     -----
@@ -105,17 +110,25 @@ class MFNN(nn.Module):
         output: str = "residual",
         scaled: bool = True,
         checkpointing: bool = False,
+        pack: int = 1,
+        scale: int = 1,
     ) -> None:
         super().__init__()
+        if min(pack, scale) < 1:
+            raise OptionError(f"pack and scale are at least 1, not {pack} and {scale}")
+        if scale > 1 and output != "residual":
+            raise OptionError(f"scale={scale} needs output='residual', not {output!r}")
         if width < 2 or width % 2:
             raise OptionError(f"width must be an even number of at least 2, not {width}")
         if not 1 <= len(counts) <= 3 or min(counts) < 0:
             raise OptionError(f"counts needs 1 to 3 numbers of at least 0, not {tuple(counts)}")
         self.scales = len(counts)
-        self.output = output
+        self.output, self.pack, self.scale = output, pack, scale
         # a third party's context block has the same three methods
         self.exposure: Any = _part("context", context) if context else None
-        channels = 3 + int(getattr(self.exposure, "extra_channels", 0))
+        channels = (3 + int(getattr(self.exposure, "extra_channels", 0))) * pack**2
+        # a head that knows nothing of packing is asked for a picture and gives one
+        packed = {"out_channels": 3 * (pack * scale) ** 2} if pack * scale > 1 else {}
         residual = partial(_part, "residual", block, **(block_options or {}))
         levels = range(self.scales)
         self.encoders = nn.ModuleList(_part("encoder", encoder, channels, width) for _ in levels)
@@ -136,13 +149,16 @@ class MFNN(nn.Module):
             _part("decoder", decoder, (2 if k == self.scales - 1 else 4) * width, 2 * width)
             for k in range(max(1, self.scales - 1))
         )
-        self.head = _part("head", head, 3 * width, width, norm=norm, dropout=dropout, output=output)
+        self.head = _part(
+            "head", head, 3 * width, width, norm=norm, dropout=dropout, output=output, **packed
+        )
         if scaled:
             for module in self.modules():
                 if callable(keep_scale := getattr(module, "keep_scale", None)):
                     keep_scale()
+        multiple = pack * 2 ** (self.scales - 1)
         self.size_requirements = SizeRequirements(
-            multiple_of=2 ** (self.scales - 1), minimum=2 ** (self.scales - 1), halo=self._halo()
+            multiple_of=multiple, minimum=multiple, halo=self._halo(), scale=scale
         )
 
     def context(self, whole: Tensor, exposure: Tensor | None = None) -> Tensor | None:
@@ -174,15 +190,17 @@ class MFNN(nn.Module):
         return loss
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map (N, 3, H, W) in [0, 1] to the same; height and width multiples of 4 (3 scales).
+        """Map (N, 3, H, W) in [0, 1] to the same, height and width times `scale`.
 
-        Without `context`, `x` is taken to be the whole picture.
+        Height and width are multiples of 4 times `pack` (three scales). Without `context`, `x` is
+        taken to be the whole picture.
         """
         if self.exposure is None:
             seen = x
         else:
             seen = self.exposure(x, self.context(x) if context is None else context)
-        pictures = [seen, *(_shrink(seen, 2**k) for k in range(1, self.scales))]
+        packed = F.pixel_unshuffle(seen, self.pack) if self.pack > 1 else seen
+        pictures = [packed, *(_shrink(packed, 2**k) for k in range(1, self.scales))]
         encoded = [encode(picture) for encode, picture in zip(self.encoders, pictures, strict=True)]
         merged = [encoded[0]]
         for k in range(1, self.scales):
@@ -193,8 +211,13 @@ class MFNN(nn.Module):
         for k in reversed(range(self.scales - 1)):
             decoded = self._decode(k, merged[k], decoded)
         y: Tensor = self.head(torch.cat((decoded, encoded[0]), dim=1))
+        if self.pack * self.scale > 1:
+            y = F.pixel_shuffle(y, self.pack * self.scale)
         if self.output == "residual":
-            y = seen[:, :3] + 0.1 * y  # a tenth: Adam moves the last layer as fast as all others
+            base = seen[:, :3]
+            if self.scale > 1:
+                base = F.interpolate(base.float(), scale_factor=float(self.scale), mode="bicubic")
+            y = base + 0.1 * y  # a tenth: Adam moves the last layer as fast as all others
         # infinity stays, so that an overflow is noticed and not taken for black or white
         return y if self.training else torch.where(y.isfinite(), y.clamp(0, 1), y)
 
@@ -225,4 +248,6 @@ class MFNN(nn.Module):
             total = max(here, total + 2 ** (k + 1)) if total else here
             if k < len(self.decoders):
                 total += int(self.decoders[k].halo) * 2**k  # type: ignore[arg-type]
-        return total + int(self.head.halo)  # type: ignore[arg-type]
+        total += int(self.head.halo)  # type: ignore[arg-type]
+        # a packed place looks at pack pixels; the interpolation in front of a residual at two
+        return max(total * self.pack + self.pack - 1, 2 if self.scale > 1 else 0)

@@ -38,6 +38,23 @@ VARIANTS = (
         train_hint=_TRAIN.format("mfnn-lite"),
     ),
     EnhancerSpec(
+        name="mfnn-denoise",
+        summary="Noise of any strength, sigma 0 to 50 or a camera's (width 32, packed by 2)",
+        task="denoise",
+        backbone="mfnn:mfnn",
+        config={"width": 32, "counts": (4, 4, 4), "pack": 2},
+        train_hint=_TRAIN.format("mfnn-denoise"),
+    ),
+    EnhancerSpec(
+        name="mfnn-sr-x2",
+        summary="Twice the height and width (width 32)",
+        task="super-resolution",
+        backbone="mfnn:mfnn",
+        config={"width": 32, "counts": (4, 4, 4), "scale": 2},
+        scale=2,
+        train_hint=_TRAIN.format("mfnn-sr-x2"),
+    ),
+    EnhancerSpec(
         name="mfnn-report",
         summary="The report's reduced model, literally (two scales, 3 SCR, width 128)",
         task="low-light",

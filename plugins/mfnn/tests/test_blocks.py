@@ -227,6 +227,13 @@ class TestReconstruct:
             (3, 64, 1, 1),
         ]
 
+    @pytest.mark.parametrize("out_channels", [1, 12])
+    def test_as_many_channels_out_as_asked_for(self, out_channels):
+        block = randomised(Reconstruct(12, 4, output="residual", out_channels=out_channels))
+        state, x = block.state_dict(), noise(2, 12, 5, 6)
+        assert block(x).shape == (2, out_channels, 5, 6)
+        assert state["final.weight"].shape == (out_channels, 2, 1, 1)
+
     def test_norms_and_dropouts_where_the_report_declares_them(self):
         block = Reconstruct(12, 4, norm=True, dropout=0.5)
         kinds = {

@@ -73,6 +73,20 @@ def test_whole_network_keeps_its_output(monkeypatch, counts):
         torch.testing.assert_close(folded, net(x), rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("options", [{"pack": 2}, {"scale": 2}], ids=str)
+def test_whole_network_keeps_its_output_packed_or_enlarged(monkeypatch, options):
+    torch.manual_seed(3)
+    net = MFNN(width=4, counts=(0, 1, 1), **options).double().eval()
+    nn.init.normal_(net.head.final.weight, std=0.3)
+    x = torch.rand(1, 3, 72, 88, dtype=torch.float64)
+    with torch.no_grad():
+        folded = net(x)
+        monkeypatch.setattr(folding, "PAYS", 1e18)
+        literal = net(x)
+    assert literal.std() > 0.05
+    torch.testing.assert_close(folded, literal, rtol=0, atol=1e-11)
+
+
 def test_the_shortcut_is_taken(monkeypatch):
     """With the border left out, the result differs there and only there."""
     monkeypatch.setattr(folding, "_with_border", lambda y, ring, edge: y)

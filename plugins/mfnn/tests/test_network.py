@@ -31,6 +31,11 @@ CONFIGS = {
     "norm": {"width": 4, "counts": (1, 1), "norm": True, "output": "sigmoid"},
     "dropout": {"width": 4, "counts": (1, 1), "dropout": 0.5},
     "exposure": {"width": 4, "counts": (1, 1), "context": "mfnn:exposure"},
+    "packed": {"width": 4, "counts": (1, 1), "pack": 2},
+    "packed sigmoid": {"width": 4, "counts": (1,), "pack": 4, "output": "sigmoid"},
+    "packed exposure": {"width": 4, "counts": (1, 1), "pack": 2, "context": "mfnn:exposure"},
+    "twice": {"width": 4, "counts": (1, 1), "scale": 2},
+    "packed and thrice": {"width": 4, "counts": (1,), "pack": 2, "scale": 3},
 }
 
 
@@ -44,6 +49,38 @@ def randomised(network, seed=0):
 
 def noise(*shape, seed=7):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def taken_apart(x, side):
+    """Squares of pixels to channels, row by row within a square."""
+    n, channels, height, width = x.shape
+    squares = x.reshape(n, channels, height // side, side, width // side, side)
+    return squares.permute(0, 1, 3, 5, 2, 4).reshape(n, -1, height // side, width // side)
+
+
+def put_together(x, side):
+    n, channels, height, width = x.shape
+    squares = x.reshape(n, channels // side**2, side, side, height, width)
+    return squares.permute(0, 1, 4, 2, 5, 3).reshape(n, -1, height * side, width * side)
+
+
+def cubic(x, scale):
+    """Enlarge by the cubic kernel with a = -0.75, edges repeated."""
+
+    def kernel(t):
+        t = t.abs()
+        near = 1.25 * t**3 - 2.25 * t**2 + 1
+        far = -0.75 * (t**3 - 5 * t**2 + 8 * t - 4)
+        return torch.where(t <= 1, near, torch.where(t < 2, far, 0.0))
+
+    def weights(length):
+        places = (torch.arange(length * scale) + 0.5) / scale - 0.5
+        matrix = torch.zeros(length * scale, length)
+        for tap in range(-2, length + 2):
+            matrix[:, min(max(tap, 0), length - 1)] += kernel(places - tap)
+        return matrix
+
+    return weights(x.shape[2]) @ x @ weights(x.shape[3]).T
 
 
 def conv(state, name, x):
@@ -105,6 +142,37 @@ class TestFormulas:
         wanted = z.sigmoid() if output == "sigmoid" else (x + 0.1 * z).clamp(0, 1)
         assert float(wanted.std().detach()) > 0.03
         torch.testing.assert_close(network(x), wanted, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("pack", [2, 3])
+    @pytest.mark.parametrize("output", ["sigmoid", "residual"])
+    def test_packed_it_is_the_description_of_squares(self, pack, output):
+        network = randomised(MFNN(4, (0, 1), pack=pack, output=output)).eval()
+        x = noise(2, 3, 6 * pack, 10 * pack)
+        slope = 0.1 if output == "residual" else 0.0
+        z = described(network.state_dict(), taken_apart(x, pack), (0, 1), slope=slope)
+        y = put_together(z, pack)
+        wanted = y.sigmoid() if output == "sigmoid" else (x + 0.1 * y).clamp(0, 1)
+        assert float(wanted.std().detach()) > 0.03
+        torch.testing.assert_close(network(x), wanted, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize(("scale", "pack"), [(2, 1), (3, 1), (2, 2)])
+    def test_enlarged_it_is_added_to_cubic_interpolation(self, scale, pack):
+        network = randomised(MFNN(4, (0, 1), scale=scale, pack=pack)).eval()
+        x = noise(2, 3, 6 * pack, 10 * pack)
+        z = described(network.state_dict(), taken_apart(x, pack), (0, 1), slope=0.1)
+        wanted = (cubic(x, scale) + 0.1 * put_together(z, pack * scale)).clamp(0, 1)
+        torch.testing.assert_close(network(x), wanted, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("scale", [2, 3])
+    def test_untrained_it_gives_cubic_interpolation(self, scale):
+        x = noise(2, 3, 8, 12)
+        wanted = cubic(x, scale).clamp(0, 1)
+        found = MFNN(2, (0, 1), scale=scale).eval()(x)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+    def test_untrained_and_packed_it_gives_the_picture_back(self):
+        x = noise(2, 3, 8, 12)
+        assert torch.equal(MFNN(2, (0, 1), pack=2).eval()(x), x)
 
     def test_the_literal_snippets(self):
         network = randomised(MFNN(4, (1, 2), **REPORT)).eval()
@@ -179,6 +247,27 @@ class TestSizes:
         assert needs.multiple_of == multiple
         assert needs.halo > 0
 
+    @pytest.mark.parametrize(
+        ("counts", "pack", "multiple"), [((2,), 2, 2), ((1, 1), 3, 6), ((1, 1, 1), 2, 8)]
+    )
+    def test_size_requirements_of_packed_ones(self, counts, pack, multiple):
+        needs = self.build(4, counts, pack=pack).size_requirements
+        plain = self.build(4, counts).size_requirements
+        assert needs.multiple_of == needs.minimum == multiple
+        # a square of pixels sees as many squares as a pixel saw pixels
+        assert needs.halo == pack * plain.halo + pack - 1
+        assert needs.scale == plain.scale == 1
+
+    def test_the_scale_is_told(self):
+        with torch.device("meta"):
+            network = MFNN(4, (1, 1), scale=3)
+        assert network.size_requirements.scale == 3
+        assert network.size_requirements.multiple_of == 2
+
+    def test_packing_saves_most_of_the_work(self):
+        plain, packed = (self.work(self.build(16, (2, 2), pack=p)) for p in (1, 2))
+        assert plain / 4 < packed < plain / 3
+
     def test_the_halo_grows_with_every_block(self):
         halos = [self.build(4, (1, n)).size_requirements.halo for n in (1, 2, 3)]
         assert halos[2] - halos[1] == halos[1] - halos[0] == 4  # two pixels, at half the size
@@ -191,14 +280,15 @@ class TestEveryConfig:
         for size in ((4, 4), (12, 8), (16, 20)):
             x = noise(2, 3, *size)
             y = network(x)
-            assert y.shape == x.shape
+            assert y.shape == (2, 3, *(side * network.scale for side in size))
             assert torch.isfinite(y).all()
             assert y.min() >= 0
             assert y.max() <= 1
 
     def test_gradient_reaches_every_parameter(self, config):
         network = randomised(MFNN(**{**config, "dropout": 0.0})).train()
-        inputs, targets = noise(2, 3, 16, 16) * 0.5, noise(2, 3, 16, 16, seed=8)
+        side = 16 * network.scale
+        inputs, targets = noise(2, 3, 16, 16) * 0.5, noise(2, 3, side, side, seed=8)
         context = network.context_for(inputs, targets)
         loss = (network(inputs, context) - targets).square().mean()
         (loss + network.context_loss(inputs, targets)).backward()
@@ -268,6 +358,18 @@ class TestContext:
         )
 
 
+class TestPrecision:
+    @pytest.mark.parametrize("options", [{"pack": 2}, {"scale": 2}], ids=str)
+    def test_the_picture_itself_is_not_rounded_under_autocast(self, options):
+        network = MFNN(2, (0, 1), **options).eval()
+        x = noise(1, 3, 8, 12)
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            found = network(x)
+        assert found.dtype == torch.float32
+        wanted = cubic(x, 2).clamp(0, 1) if "scale" in options else x
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
 class TestErrors:
     @pytest.mark.parametrize("width", [5, 1, 0, -2])
     def test_width(self, width):
@@ -278,6 +380,23 @@ class TestErrors:
     def test_counts(self, counts):
         with pytest.raises(OptionError, match="1 to 3 numbers of at least 0"):
             MFNN(4, counts)
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [({"pack": 0}, "not 0 and 1"), ({"scale": 0}, "1 and 0"), ({"pack": -2}, "not -2 and 1")],
+    )
+    def test_pack_and_scale(self, options, said):
+        with pytest.raises(OptionError, match=f"pack and scale are at least 1, .*{said}"):
+            MFNN(4, (1, 1), **options)
+
+    def test_a_sigmoid_has_no_picture_to_enlarge(self):
+        with pytest.raises(OptionError, match="scale=2 needs output='residual', not 'sigmoid'"):
+            MFNN(4, (1, 1), scale=2, output="sigmoid")
+
+    def test_sizes_that_squares_do_not_fit_are_padded(self):
+        enhancer = enhancekit.load("mfnn-denoise", pretrained=False, width=2, counts=(0, 1, 1))
+        x = noise(3, 9, 11)
+        torch.testing.assert_close(enhancer.enhance(x), x)
 
     @pytest.mark.parametrize(
         ("place", "needed"),
@@ -317,8 +436,9 @@ class TestErrors:
 
 
 class TestVariants:
-    def test_the_four_are_there(self):
-        assert set(NAMES) == {"mfnn", "mfnn-lite", "mfnn-report", "mfnn-paper"}
+    def test_all_are_there(self):
+        low_light = {"mfnn", "mfnn-lite", "mfnn-report", "mfnn-paper"}
+        assert set(NAMES) == {*low_light, "mfnn-denoise", "mfnn-sr-x2"}
         ours = {e.spec.name for e in enhancekit.enhancers.list() if e.provider.plugin == "mfnn"}
         assert ours == set(NAMES)
         assert [spec.name for spec in VARIANTS if spec.default] == ["mfnn"]
@@ -327,7 +447,8 @@ class TestVariants:
     def test_builds_and_runs_without_memory(self, spec):
         with torch.device("meta"):
             network = MFNN(**{**spec.config, "context": ""}).eval()
-            assert network(torch.zeros(1, 3, 16, 24)).shape == (1, 3, 16, 24)
+            shape = (1, 3, 16 * spec.scale, 24 * spec.scale)
+            assert network(torch.zeros(1, 3, 16, 24)).shape == shape
         assert network.scales == len(spec.config["counts"])
 
     @pytest.mark.parametrize("spec", VARIANTS, ids=NAMES)
@@ -335,7 +456,7 @@ class TestVariants:
         options = {"width": 4, "counts": (1,) * len(spec.config["counts"])}
         enhancer = enhancekit.load(spec.name, pretrained=False, **options)
         x = noise(3, 9, 7)
-        assert enhancer.enhance(x).shape == x.shape
+        assert enhancer.enhance(x).shape == (3, 9 * spec.scale, 7 * spec.scale)
 
     @pytest.mark.parametrize("spec", VARIANTS, ids=NAMES)
     def test_controls_are_those_the_context_takes(self, spec):
@@ -348,7 +469,23 @@ class TestVariants:
         assert resources.files("enhancekit_mfnn").joinpath(name).is_file()
         recipe = read_recipe(f"enhancekit_mfnn:{name}", ["data.root=anywhere"])
         assert recipe.model.enhancer == spec.name
-        assert recipe.data.crop % 4 == 0
+        assert recipe.data.crop % (4 * spec.config.get("pack", 1) * spec.scale) == 0
+        made = {clean.make for clean in recipe.data.clean}
+        assert ("bicubic-x2" in made) == (spec.scale == 2)
+
+    def test_the_denoiser_sees_every_kind_of_noise(self):
+        spec = next(s for s in VARIANTS if s.name == "mfnn-denoise")
+        assert (spec.task, spec.scale, spec.config["pack"]) == ("denoise", 1, 2)
+        recipe = read_recipe("enhancekit_mfnn:recipes/mfnn-denoise.toml", [])
+        assert {clean.make for clean in recipe.data.clean} == {"gaussian", "camera", "poisson"}
+        assert not recipe.data.sources
+
+    def test_super_resolution_doubles(self):
+        spec = next(s for s in VARIANTS if s.name == "mfnn-sr-x2")
+        assert (spec.task, spec.scale, spec.config["scale"]) == ("super-resolution", 2, 2)
+        recipe = read_recipe("enhancekit_mfnn:recipes/mfnn-sr-x2.toml", [])
+        assert {clean.make for clean in recipe.data.clean} == {"bicubic-x2"}
+        assert not recipe.data.sources
 
     def test_the_report_is_literal(self):
         config = next(s.config for s in VARIANTS if s.name == "mfnn-report")

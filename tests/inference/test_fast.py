@@ -1,0 +1,90 @@
+"""Fast mode: near the exact result on what a local affine change can express, exact when small."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import enhancekit
+from enhancekit.errors import OptionError
+from enhancekit.inference import fast
+from enhancekit.inference.fast import run_fast
+
+
+def scene(height, width, channels=3):
+    """Smooth areas with sharp edges between them."""
+    rows, columns = torch.meshgrid(
+        torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij"
+    )
+    squares = ((rows * 9).long() + (columns * 7).long()) % 2
+    base = 0.15 + 0.3 * rows * columns + 0.4 * squares
+    return torch.stack([base * (1 - 0.2 * c) for c in range(channels)])[None]
+
+
+def psnr(one, other):
+    return float(-10 * ((one - other) ** 2).mean().log10())
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(fast, "FAST_PIXELS", 3000)
+
+
+def test_small_pictures_are_exact(small):
+    seen = []
+    x = scene(50, 60)
+    assert run_fast(lambda p: seen.append(p.shape) or p + 1, x).equal(x + 1)
+    assert seen == [x.shape]
+
+
+def test_what_is_enhanced_is_small(small):
+    seen = []
+    result = run_fast(lambda p: seen.append(p.shape) or p, scene(200, 240))
+    assert seen == [(1, 3, 50, 60)]
+    assert result.shape == (1, 3, 200, 240)
+
+
+def test_a_curve_is_carried_over_with_its_edges(small):
+    x = scene(201, 243)
+    exact = x**0.5
+    result = run_fast(lambda p: p**0.5, x)
+    coarse = F.interpolate(x, size=(50, 60), mode="bilinear", antialias=True) ** 0.5
+    enlarged = F.interpolate(coarse, size=x.shape[2:], mode="bilinear")
+    assert psnr(result, exact) > 45
+    assert psnr(result, exact) > psnr(enlarged, exact) + 15
+
+
+def test_strips_do_not_show(small, monkeypatch):
+    x = scene(201, 243)
+    whole = run_fast(lambda p: p**0.5, x)
+    monkeypatch.setattr(fast, "STRIP", 243 * 7)
+    torch.testing.assert_close(run_fast(lambda p: p**0.5, x), whole, rtol=0, atol=1e-6)
+
+
+def test_coefficients_are_placed_as_bilinear_interpolation_places_them():
+    above, below, share = fast._between(7, 23, torch.device("cpu"))
+    column = torch.rand(7)
+    placed = torch.lerp(column[above], column[below], share)
+    wanted = F.interpolate(column[None, None], size=23, mode="linear")[0, 0]
+    torch.testing.assert_close(placed, wanted, rtol=0, atol=1e-6)
+
+
+def test_each_picture_of_a_batch_for_itself(small):
+    batch = torch.cat((scene(120, 100), scene(120, 100).flip(-1) * 0.5))
+    together = run_fast(lambda p: p**0.7, batch)
+    for one, alone in zip(together, batch, strict=True):
+        torch.testing.assert_close(one[None], run_fast(lambda p: p**0.7, alone[None]))
+
+
+def test_an_enhancer_takes_the_mode(small):
+    picture = (scene(120, 100)[0].permute(1, 2, 0) * 255).byte().numpy()
+    enhancer = enhancekit.load("gamma")
+    near, exact = (enhancer.enhance(picture, mode=m).astype(float) for m in ("fast", "exact"))
+    assert np.abs(near - exact).max() > 0
+    assert np.abs(near - exact).mean() < 2
+    with pytest.raises(OptionError, match="mode is 'exact' or 'fast', not 'quick'"):
+        enhancer.enhance(picture, mode="quick")
+    with pytest.raises(OptionError, match=r"spline-x2.*enlarges"):
+        enhancekit.load("spline-x2").enhance(picture, mode="fast")
