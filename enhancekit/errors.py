@@ -8,6 +8,7 @@ __all__ = [
     "DeviceError",
     "EnhanceKitError",
     "ImageError",
+    "ImageWarning",
     "NonFiniteError",
     "OptionError",
     "PluginError",
@@ -44,6 +45,10 @@ class OptionError(EnhanceKitError, ValueError):
 
 class ImageError(EnhanceKitError, ValueError):
     """A picture cannot be read, is of an unsupported kind, or cannot be written."""
+
+
+class ImageWarning(UserWarning):
+    """A picture was read or written, but not all of what came with it."""
 
 
 class DeviceError(EnhanceKitError, RuntimeError):

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from enhancekit.errors import OptionError
 
-__all__ = ["Device", "Json", "Options", "Precision", "Tile", "Weights", "tile_value"]
+__all__ = [
+    "Device",
+    "Json",
+    "Lossless",
+    "MaxPixels",
+    "Metadata",
+    "Options",
+    "Precision",
+    "Quality",
+    "Subsampling",
+    "Tile",
+    "Weights",
+    "tile_value",
+]
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
@@ -19,6 +32,19 @@ Options = Annotated[
     list[str] | None,
     typer.Option("--option", help="key=value over the enhancer's config; may be repeated."),
 ]
+Quality = Annotated[
+    int | None, typer.Option(help="1 to 100; JPEG has 95, AVIF and HEIC 90; makes WebP lossy.")
+]
+Subsampling = Annotated[
+    Literal["4:4:4", "4:2:2", "4:2:0"] | None,
+    typer.Option(help="Of colour in JPEG, AVIF and HEIC; 4:4:4, none, if not given."),
+]
+Lossless = Annotated[bool, typer.Option("--lossless", help="Refuse formats that lose something.")]
+Metadata = Annotated[
+    Literal["keep", "strip"],
+    typer.Option(help="strip leaves out EXIF and XMP; the colour profile stays."),
+]
+MaxPixels = Annotated[int, typer.Option(min=1, help="Larger pictures are refused, undecoded.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 

@@ -8,7 +8,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from enhancekit.cli.choices import Device, Json, Options, Precision, Tile, Weights, tile_value
+from enhancekit.cli.choices import (
+    Device,
+    Json,
+    Lossless,
+    MaxPixels,
+    Metadata,
+    Options,
+    Precision,
+    Quality,
+    Subsampling,
+    Tile,
+    Weights,
+    tile_value,
+)
 from enhancekit.cli.output import print_json, progress, settings
 from enhancekit.errors import EnhanceKitError, ImageError, OptionError
 from enhancekit.plugins import host
@@ -37,16 +50,23 @@ def enhance(  # noqa: PLR0917
     overwrite: Annotated[
         Literal["never", "always"], typer.Option(help="What to do where the output exists.")
     ] = "never",
+    quality: Quality = None,
+    subsampling: Subsampling = None,
+    lossless: Lossless = False,
+    metadata: Metadata = "keep",
+    max_pixels: MaxPixels = 200_000_000,
     as_json: Json = False,
 ) -> None:
     """Enhance pictures."""
-    from enhancekit.imaging.files import check_output, write
+    from enhancekit.imaging.files import check_fits, check_output, decode, write
+    from enhancekit.imaging.formats import Encoding
     from enhancekit.inference.loading import load
 
+    encoding = Encoding(quality, subsampling, lossless, metadata)
     try:
         targets = _targets(inputs, output)
         for target in targets:
-            check_output(target)
+            check_output(target, encoding)
             if overwrite == "never" and target.exists():
                 raise ImageError(f"{target} exists already; pass --overwrite always to replace it")
     except OSError as error:  # a name too long, a loop of links, a folder that may not be entered
@@ -68,8 +88,10 @@ def enhance(  # noqa: PLR0917
             begun = time.perf_counter()
             report: dict[str, Any] = {"input": str(source), "output": str(target), "error": None}
             try:
-                picture: Any = loaded.enhance(source, strength=strength, **controls)
-                write(picture, target)
+                opened = decode(source, max_pixels=max_pixels)
+                check_fits(opened, target, encoding, scale=loaded.entry.spec.scale)
+                picture: Any = loaded.enhance(opened, strength=strength, **controls)
+                write(picture, target, encoding)
                 report |= {"width": picture.width, "height": picture.height}
             except EnhanceKitError as error:
                 report |= {"output": None, "error": str(error)}

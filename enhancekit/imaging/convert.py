@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from enhancekit.errors import ImageError
+from enhancekit.imaging.colour import Profile, profile_of
+from enhancekit.imaging.deep import DeepPicture
 from enhancekit.imaging.files import decode
+from enhancekit.imaging.metadata import kept, upright
+from enhancekit.imaging.modes import check_range, plain
 
 __all__ = ["Opened", "open_image"]
 
@@ -71,14 +75,13 @@ def open_image(image: Any) -> Opened:
            [102, 102, 102]], dtype=uint8)
     """
     if isinstance(image, (str, os.PathLike, bytes)):
-        picture = decode(image)
-        try:
-            return _open_pil(picture)
-        except ImageError as error:
-            where = f"the {len(image)} bytes given" if isinstance(image, bytes) else str(image)
-            raise ImageError(f"{where}: {error}") from None
+        image = decode(image)
+    elif isinstance(image, Image.Image):
+        image = _upright(image)
     if isinstance(image, Image.Image):
-        return _open_pil(_upright(image))
+        return _open_pil(image)
+    if isinstance(image, DeepPicture):
+        return _open_deep(image)
     if isinstance(image, np.ndarray):
         return _open_array(image)
     if isinstance(image, Tensor):
@@ -88,7 +91,8 @@ def open_image(image: Any) -> Opened:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        image.load()
+        return upright(image, "the PIL image")
     except Exception as error:  # a lazily opened file is only decoded here
         raise ImageError(
             f"the PIL image cannot be decoded: {type(error).__name__}: {error}"
@@ -96,10 +100,11 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _open_pil(image: Image.Image) -> Opened:
-    info = {k: image.info[k] for k in ("icc_profile", "exif", "dpi") if image.info.get(k)}
-    image = _plain_mode(image)
-    opened = _open_array(np.array(image), with_alpha=image.mode == "LA")
-    mode, kind = image.mode, image.format
+    image = plain(image)
+    mode, kind, info = image.mode, image.format, kept(image.info)
+    icc = None if mode == "F" else info.get("icc_profile")
+    profile = profile_of(icc, 3 if mode.startswith("RGB") else 1)
+    opened = _open_array(np.array(image), with_alpha=mode == "LA", profile=profile)
 
     def wrap(pixels: Pixels) -> Image.Image:
         result = Image.fromarray(pixels)
@@ -112,31 +117,25 @@ def _open_pil(image: Image.Image) -> Opened:
     return Opened(opened.tensor, lambda t: wrap(opened.close(t)), lambda: wrap(opened.copy()))
 
 
-def _plain_mode(image: Image.Image) -> Image.Image:
-    """Turn palettes, bilevel and colour-key transparency into plain channels; refuse the rest."""
-    mode, keyed = image.mode, "transparency" in image.info
-    if mode in ("P", "PA"):
-        return image.convert("RGBA" if keyed or mode == "PA" else "RGB")
-    if mode == "1":
-        return image.convert("L")
-    if keyed and mode in ("L", "RGB"):
-        # the key is a pixel value, which enhancement changes, so it becomes alpha
-        return image.convert("LA" if mode == "L" else "RGBA")
-    if mode.startswith("I;16") and not keyed:
-        pixels = np.asarray(image).astype(np.uint16)
-        plain = Image.fromarray(pixels)
-        plain.format = image.format
-        return plain
-    if mode in ("L", "LA", "RGB", "RGBA", "F"):
-        return image
-    raise ImageError(
-        f"PIL mode {mode}{' with a transparent colour' if keyed else ''} is not supported yet; "
-        "convert it first, e.g. image.convert('RGB')"
-    )
+def _open_deep(picture: DeepPicture) -> Opened:
+    channels = picture.pixels.shape[2]
+    profile = profile_of(picture.info.get("icc_profile"), 3 if channels > 2 else 1)
+    opened = _open_array(picture.pixels, with_alpha=channels == 2, profile=profile)
+
+    def wrap(pixels: Pixels) -> DeepPicture:
+        return replace(picture, pixels=pixels, info=dict(picture.info))
+
+    return Opened(opened.tensor, lambda t: wrap(opened.close(t)), lambda: wrap(opened.copy()))
 
 
-def _open_array(array: Pixels, *, with_alpha: bool = False) -> Opened:
-    """Open an array; ``with_alpha``: two channels are grey and alpha, as PIL has them."""
+def _open_array(
+    array: Pixels, *, with_alpha: bool = False, profile: Profile | None = None
+) -> Opened:
+    """Open an array; ``with_alpha``: two channels are grey and alpha, as PIL has them.
+
+    The pixels of a `profile` are converted to sRGB, and what enhancing changes in them back, so
+    that what isn't changed stays to the bit, and colours that sRGB lacks aren't lost.
+    """
     dtype, shape = array.dtype, array.shape
     channels = (2,) if with_alpha else (1, 3, 4)
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in channels):
@@ -154,11 +153,16 @@ def _open_array(array: Pixels, *, with_alpha: bool = False) -> Opened:
     full = _RANGES.get(native)
     with np.errstate(over="ignore"):  # what does not fit 32 bits is refused as infinite below
         pixels = torch.from_numpy(colour.astype(np.float32)).permute(2, 0, 1)[None]
-    tensor = _rgb(pixels, full)
+    plain_tensor = _rgb(pixels, full)
+    tensor = plain_tensor if profile is None else _to_srgb(plain_tensor, profile)
 
     def close(enhanced: Tensor) -> Pixels:
+        same_size = enhanced.shape[2:] == tensor.shape[2:]
+        if profile is not None:
+            enhanced = _from_srgb(enhanced, profile)
+            if same_size:
+                enhanced = plain_tensor + (enhanced - _from_srgb(tensor, profile))
         done = _quantised(_channels(enhanced, colour.shape[2]), full)
-        same_size = done.shape[2:] == tensor.shape[2:]
         if dtype.kind == "f" and dtype.itemsize > 4 and same_size:  # 32 bits know only the change
             done = done - _channels(tensor, colour.shape[2]).to(done)
             back: Pixels = colour + done[0].permute(1, 2, 0).cpu().numpy()
@@ -207,24 +211,25 @@ def _open_tensor(given: Tensor) -> Opened:
     return Opened(tensor, close, kept.clone)
 
 
+def _to_srgb(pixels: Tensor, profile: Profile) -> Tensor:
+    planes = pixels[0].permute(1, 2, 0).numpy()
+    found = profile.to_srgb(planes[..., 0] if profile.space == "gray" else planes)
+    return torch.from_numpy(found).permute(2, 0, 1)[None].contiguous()
+
+
+def _from_srgb(pixels: Tensor, profile: Profile) -> Tensor:
+    found = torch.from_numpy(profile.from_srgb(pixels[0].permute(1, 2, 0).float().cpu().numpy()))
+    planes = found[..., None].expand(-1, -1, 3) if profile.space == "gray" else found
+    return planes.permute(2, 0, 1)[None]
+
+
 def _rgb(pixels: Tensor, full: float | None) -> Tensor:
     """Scale to [0, 1], check floats, and repeat grey to three channels."""
     if full is None:
-        _check_range(pixels)
+        check_range(float(pixels.amin()), float(pixels.amax()))
     else:
         pixels = pixels / full
     return pixels.expand(-1, 3, -1, -1).contiguous()
-
-
-def _check_range(pixels: Tensor) -> None:
-    low, high = float(pixels.amin()), float(pixels.amax())
-    if not torch.isfinite(pixels).all():
-        raise ImageError("the picture holds NaN or infinity; replace those values first")
-    if low < -1 or high > 2:
-        raise ImageError(
-            f"float pixels are nominally in [0, 1], but these range from {low:g} to {high:g}; "
-            "it looks like 0..255 or 0..65535, so divide by that, or pass uint8 or uint16"
-        )
 
 
 def _channels(enhanced: Tensor, count: int) -> Tensor:

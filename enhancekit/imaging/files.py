@@ -1,164 +1,218 @@
-"""Picture files in and out through Pillow, refusing by name what would lose something."""
+"""Picture files in and out: limits before decoding, one kind of error, nothing lost unsaid."""
 
 from __future__ import annotations
 
 import io
 import os
+import stat
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from enhancekit.atomic import replacing
-from enhancekit.errors import ImageError
+from enhancekit.errors import ImageError, ImageWarning
+from enhancekit.imaging.deep import DeepPicture, read_png, save_png, xmp_text
+from enhancekit.imaging.formats import FORMATS, SUFFIXES, Encoding, Format, format_of
+from enhancekit.imaging.headers import avif_bits, png_is_deep, webp_size
+from enhancekit.imaging.heif import is_heif, open_heif, save_heif
+from enhancekit.imaging.metadata import examined, kept, turned, upright, upright_info
+from enhancekit.imaging.modes import check_range, plain_mode
+from enhancekit.imaging.tiff import TiffLayout, read_tiff, save_tiff
 
-__all__ = ["FORMATS", "check_output", "decode", "read_rgb8", "write"]
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "Picture",
+    "check_fits",
+    "check_output",
+    "decode",
+    "read_rgb8",
+    "write",
+]
 
-FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-"""Formats that are read, by Pillow's names."""
+Picture = Image.Image | DeepPicture
+"""What a file is read as: 16 bits in colour or with alpha are a `DeepPicture`."""
 
-_BITS_PER_SAMPLE = 258
-_DESCRIPTIVE = {
-    int(getattr(ExifTags.Base, name))
-    for name in ("ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "Copyright")
+MAX_PIXELS = 200_000_000
+"""Largest picture that is decoded unless more is allowed."""
+
+_OPENERS = {
+    "AVIF": AvifImagePlugin,
+    "BMP": BmpImagePlugin,
+    "JPEG": JpegImagePlugin,
+    "PNG": PngImagePlugin,
+    "TIFF": TiffImagePlugin,
+    "WEBP": WebPImagePlugin,
 }
-_WRITTEN = {
-    ".bmp": "BMP",
-    ".jpeg": "JPEG",
-    ".jpg": "JPEG",
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-}
-_MODES = {
-    "BMP": ("L", "RGB"),
-    "JPEG": ("L", "RGB"),
-    "PNG": ("L", "LA", "RGB", "RGBA", "I;16"),
-    "TIFF": ("L", "LA", "RGB", "RGBA", "I;16", "F"),
-    "WEBP": ("RGB", "RGBA"),
-}
-_SAVE: dict[str, dict[str, Any]] = {
-    "JPEG": {"quality": 95, "subsampling": 0},
-    "WEBP": {"lossless": True},
-    "TIFF": {"compression": "tiff_deflate"},
-}
+"""Pillow's modules of the formats that are read; importing them registers what opens them."""
+
+_DEFAULT = Encoding()
+_LONGEST = {"exif": 65527, "xmp": 65502}
+"""Bytes of metadata that fit a segment of a JPEG."""
 
 
-def decode(source: str | os.PathLike[str] | bytes) -> Image.Image:
+def decode(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read a picture completely and turn it upright.
 
     Parameters
     ----------
     source : path-like or bytes
-        A file, or the bytes of one: BMP, JPEG, PNG, TIFF or WebP.
+        A file, or the bytes of one: AVIF, BMP, HEIC, JPEG, PNG, TIFF or WebP.
+    max_pixels : int
+        Larger pictures, and files of more than eight bytes for each of these pixels, are refused
+        before anything is decoded.
 
     Returns
     -------
-    PIL.Image.Image
-        Loaded; its EXIF orientation applied and removed; ICC profile and EXIF in ``info``.
+    PIL.Image.Image or DeepPicture
+        Loaded; its EXIF orientation applied and reset; ``icc_profile``, ``exif`` and ``xmp`` in
+        ``info``. 16 bits a channel, other than plain grey, come as a `DeepPicture`. Of several
+        frames or pages the first, with a warning.
 
     Raises
     ------
     ImageError
-        If it is missing, no picture, truncated, or of a kind whose reading would lose something
-        (animations, several pages, 16 bits in more than one channel).
+        If it is missing, too large, no picture, damaged, or of a kind whose reading would lose
+        something.
+
+    Examples
+    --------
+    >>> buffer = io.BytesIO()
+    >>> Image.new("RGB", (4, 3)).save(buffer, "PNG")
+    >>> decode(buffer.getvalue()).size
+    (4, 3)
     """
     if isinstance(source, bytes):
-        return _decode(source, f"the {len(source)} bytes given")
+        where = f"the {len(source)} bytes given"
+        _check_bytes(len(source), where, max_pixels)
+        return _decode(io.BytesIO(source), where, max_pixels)
     path = Path(source)
     try:
-        data = path.read_bytes()
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(f"{path} is a folder, not a picture")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{path} is a device or pipe, not a picture file")
+        _check_bytes(status.st_size, str(path), max_pixels)
+        with path.open("rb") as file:
+            return _decode(file, str(path), max_pixels)
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
-    except IsADirectoryError:
-        raise ImageError(f"{path} is a folder, not a picture") from None
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
-    return _decode(data, str(path))
 
 
-def _decode(data: bytes, where: str) -> Image.Image:
-    if not data:
+def _check_bytes(size: int, where: str, max_pixels: int) -> None:
+    if size == 0:
         raise ImageError(f"{where}: empty, no picture in it")
-    _refuse_deep_png(data, where)
-    try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
-        _refuse_frames(picture, where)
-        _refuse_deep_tiff(picture, where)
-        picture.load()
-        upright = _upright(picture)
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
+    if size > 8 * max_pixels + 2**26:  # 16 bits in four channels, and room for metadata
         raise ImageError(
-            f"{where}: not a picture that can be read; read are {', '.join(FORMATS)} "
-            "(16 bits a channel: one channel only)"
-        ) from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{where}: too many pixels: {error}") from None
-    except Exception as error:  # codecs raise at least eight different kinds on broken files
-        raise ImageError(
-            f"{where}: damaged or truncated: {type(error).__name__}: {error}"
-        ) from error
-    upright.format = picture.format
-    return upright
-
-
-def _refuse_deep_png(data: bytes, where: str) -> None:
-    """Pillow reads 16-bit colour PNG as 8 bit in silence, so the header is asked first."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 25 and data[24] == 16 and data[25] != 0:
-        raise _too_deep(where, "PNG")
-
-
-def _refuse_deep_tiff(picture: Image.Image, where: str) -> None:
-    """Pillow reads 16-bit colour TIFF as 8 bit in silence, too."""
-    if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        bits = picture.tag_v2.get(_BITS_PER_SAMPLE, (1,))
-        if len(bits) > 1 and max(bits) > 8:
-            raise _too_deep(where, "TIFF")
-
-
-def _too_deep(where: str, kind: str) -> ImageError:
-    return ImageError(
-        f"{where}: 16 bits a channel in colour or with alpha are not read from {kind} yet; pass "
-        "the pixels as a uint16 array, which keeps every bit"
-    )
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    """Turn a loaded picture by its EXIF orientation; EXIF that cannot be read is dropped."""
-    try:
-        exif = picture.getexif()
-        if picture.format == "TIFF" and (kept := _descriptive(exif)):
-            picture.info["exif"] = kept.tobytes()
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # noqa: BLE001 damaged EXIF raises many kinds and says nothing of the pixels
-        plain = picture.copy()
-        plain.info.pop("exif", None)
-        return plain
-
-
-def _descriptive(exif: Image.Exif) -> Image.Exif:
-    """Return the part of a TIFF's directory that describes the photograph, not the file."""
-    kept = Image.Exif()
-    for tag in _DESCRIPTIVE & exif.keys():
-        kept[tag] = exif[tag]
-    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        if found := exif.get_ifd(directory):
-            kept.get_ifd(directory).update(found)
-    return kept
-
-
-def _refuse_frames(picture: Image.Image, where: str) -> None:
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":  # a JPEG whose further frames are previews
-        raise ImageError(
-            f"{where}: has {frames} frames or pages; only single pictures are supported yet, "
-            "so split it first"
+            f"{where}: a file of {size:,} bytes is more than {max_pixels:,} pixels can need; "
+            "allow more with max_pixels (--max-pixels)"
         )
+
+
+def _decode(file: BinaryIO, where: str, max_pixels: int) -> Picture:
+    try:
+        return _read(file, where, max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{where}: {error}") from error.__cause__
+    except Image.DecompressionBombError as error:  # Pillow's own limit, for WebP and tiled TIFF
+        raise ImageError(
+            f"{where}: too many pixels for PIL.Image.MAX_IMAGE_PIXELS: {error}"
+        ) from None
+    except Exception as error:  # codecs raise at least eight different kinds on broken files
+        text = " ".join(str(error).split())
+        raise ImageError(
+            f"{where}: damaged or truncated: {type(error).__name__}: {text}"
+        ) from error
+
+
+def _read(file: BinaryIO, where: str, max_pixels: int) -> Picture:
+    """Decode by the header: what Pillow reads exactly, by Pillow, and the rest here."""
+
+    def check(size: tuple[int, int]) -> None:
+        if size[0] * size[1] > max_pixels:
+            raise ImageError(
+                f"{size[0]:,} x {size[1]:,} are too many pixels; at most {max_pixels:,} are "
+                "decoded, allow more with max_pixels (--max-pixels)"
+            )
+
+    prefix = file.read(64)
+    file.seek(0)
+    if is_heif(prefix):
+        return _finished(open_heif(file, check), where)
+    name = _format_of_bytes(prefix)
+    if name == "TIFF":
+        layout = TiffLayout(file)
+        check((layout.width, layout.height))
+        check(layout.tile)
+        if layout.deep:
+            return _deep_tiff(file, layout, where)
+    elif name == "WEBP":  # libwebp takes memory for the whole picture as soon as it is opened
+        check(webp_size(prefix))
+    elif name == "AVIF" and (bits := avif_bits(file)) > 8:
+        raise ImageError(
+            f"{bits} bits a channel are not read from AVIF; convert it to 16-bit PNG or TIFF"
+        )
+    file.seek(0)
+    picture = Image.OPEN[name][0](file, "")  # Image.open has a limit of its own for all the process
+    check(picture.size)
+    _one_frame(getattr(picture, "n_frames", 1), picture.format, where)
+    picture.load()
+    if name == "PNG" and png_is_deep(prefix, keyed="transparency" in picture.info):
+        file.seek(0)
+        info, orientation = examined(picture, where)
+        return DeepPicture(turned(read_png(file.read()), orientation), kept(info), "PNG")
+    return _finished(picture, where)
+
+
+def _format_of_bytes(prefix: bytes) -> str:
+    for name in _OPENERS:
+        accepted = Image.OPEN[name][1](prefix)  # type: ignore[misc]
+        if isinstance(accepted, str):
+            raise ImageError(f"{accepted}; install a Pillow that can read {name}")
+        if accepted:
+            return name
+    raise ImageError(f"not a picture that can be read; read are {', '.join(FORMATS)}")
+
+
+def _one_frame(frames: int, kind: str | None, where: str) -> None:
+    if frames > 1 and kind != "MPO":  # a JPEG whose further frames are previews
+        warnings.warn(
+            f"{where}: has {frames} frames or pages, of which only the first is read",
+            ImageWarning,
+            stacklevel=2,
+        )
+
+
+def _deep_tiff(file: BinaryIO, layout: TiffLayout, where: str) -> DeepPicture:
+    info, orientation = layout.info(file)
+    _one_frame(2 if layout.directory.next else 1, "TIFF", where)
+    pixels = turned(read_tiff(file, layout), orientation)
+    return DeepPicture(pixels, kept(upright_info(info)), "TIFF")
+
+
+def _finished(picture: Image.Image, where: str) -> Image.Image:
+    plain_mode(picture)  # refuses what has no plain form
+    done = upright(picture, where)
+    done.format = "JPEG" if picture.format == "MPO" else picture.format
+    if done.mode == "F":
+        pixels = np.asarray(done)
+        check_range(float(pixels.min()), float(pixels.max()))
+    return done
 
 
 def read_rgb8(path: Path) -> NDArray[np.uint8]:
@@ -170,25 +224,27 @@ def read_rgb8(path: Path) -> NDArray[np.uint8]:
         If it cannot be read or is not 8-bit grey or RGB.
     """
     picture = decode(path)
-    if picture.mode not in ("L", "P", "RGB") or "transparency" in picture.info:
+    if (
+        isinstance(picture, DeepPicture)
+        or picture.mode not in ("L", "P", "RGB")
+        or "transparency" in picture.info
+    ):
         alpha = " with transparency" if "transparency" in picture.info else ""
         raise ImageError(f"{path}: mode {picture.mode}{alpha} cannot be trained on; use 8-bit RGB")
     return np.array(picture.convert("RGB"))
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, encoding: Encoding = _DEFAULT) -> None:
     """Refuse a target that cannot be written, before any work is done.
 
     Raises
     ------
     ImageError
         If its suffix is unknown, or its folder is missing or not writable.
+    OptionError
+        If the format of its suffix has no such option.
     """
-    if path.suffix.lower() not in _WRITTEN:
-        raise ImageError(
-            f"{path}: cannot write {path.suffix or 'a file without a suffix'}; written are "
-            + ", ".join(sorted(_WRITTEN))
-        )
+    encoding.options(format_of(path))
     if path.is_dir():
         raise ImageError(f"{path} is a folder; give the name of a file")
     if not path.parent.is_dir():
@@ -197,36 +253,124 @@ def check_output(path: Path) -> None:
         raise ImageError(f"{path} cannot be written: no permission to write in {path.parent}")
 
 
-def write(picture: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Write a picture with its ICC profile and EXIF; the file appears complete or not at all.
+def check_fits(
+    picture: Picture, path: Path, encoding: Encoding = _DEFAULT, *, scale: int = 1
+) -> None:
+    """Refuse a target whose format cannot hold the picture, before any work is done.
 
     Parameters
     ----------
-    picture : PIL.Image.Image
-        What to write.
-    path : path-like
-        The suffix decides the format. JPEG gets quality 95 without chroma subsampling, WebP is
-        lossless.
+    picture : PIL.Image.Image or DeepPicture
+        As decoded.
+    path : Path
+        Its suffix decides the format.
+    encoding : Encoding
+        How it will be written.
+    scale : int
+        How many times the result is larger than the picture.
 
     Raises
     ------
     ImageError
-        If the format cannot hold the picture's mode, or the file cannot be written.
+        If the format cannot hold its mode, size or metadata.
+
+    Examples
+    --------
+    >>> check_fits(Image.new("RGB", (9000, 10)), Path("a.webp"), scale=2)
+    Traceback (most recent call last):
+    enhancekit.errors.ImageError: a.webp: WEBP holds at most 16,383 pixels a side, not 18,000 x 20
     """
-    path = Path(path)
-    check_output(path)
-    kind = _WRITTEN[path.suffix.lower()]
-    if picture.mode not in _MODES[kind]:
-        able = ", ".join(s for s, k in sorted(_WRITTEN.items()) if picture.mode in _MODES[k])
+    mode = plain_mode(picture) if isinstance(picture, Image.Image) else picture.mode
+    size = picture.width * scale, picture.height * scale
+    kind = format_of(path)
+    _check_holds(path, kind, mode, size, _carried(picture, kind, encoding))
+
+
+def _check_holds(
+    path: Path, kind: Format, mode: str, size: tuple[int, int], carried: dict[str, Any]
+) -> None:
+    if mode not in kind.modes:
+        able = ", ".join(s for s, f in sorted(SUFFIXES.items()) if mode in f.modes)
         raise ImageError(
-            f"{path}: {kind} cannot hold a picture of mode {picture.mode} without loss; "
+            f"{path}: {kind.name} cannot hold a picture of mode {mode} without loss; "
             f"use {able or 'another mode'}"
         )
-    kept = {k: picture.info[k] for k in ("icc_profile", "exif") if picture.info.get(k)}
-    if kind == "BMP":
-        kept = {}  # the format has no place for them
+    if max(size) > kind.largest_side:
+        raise ImageError(
+            f"{path}: {kind.name} holds at most {kind.largest_side:,} pixels a side, "
+            f"not {size[0]:,} x {size[1]:,}"
+        )
+    if kind.name == "JPEG":
+        for name, longest in _LONGEST.items():
+            if len(carried.get(name, b"")) > longest:
+                raise ImageError(
+                    f"{path}: {len(carried[name]):,} bytes of {name.upper()} do not fit a JPEG; "
+                    "use another format, or leave them out (--metadata strip)"
+                )
+
+
+def _carried(picture: Picture, kind: Format, encoding: Encoding) -> dict[str, Any]:
+    found = kept(picture.info)
+    left_out = {"exif", "xmp"} if encoding.metadata == "strip" else set()
+    return {k: v for k, v in found.items() if k in kind.carries and k not in left_out}
+
+
+def write(picture: Picture, path: str | os.PathLike[str], encoding: Encoding = _DEFAULT) -> None:
+    """Write a picture with its metadata; the file appears complete or not at all.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image or DeepPicture
+        What to write.
+    path : path-like
+        The suffix decides the format.
+    encoding : Encoding
+        Quality and the like; by default JPEG gets quality 95 without chroma subsampling, and WebP
+        is lossless.
+
+    Raises
+    ------
+    ImageError
+        If the format cannot hold the picture, or the file cannot be written.
+    OptionError
+        If the format has no such option.
+    """
+    path = Path(path)
+    check_output(path, encoding)
+    kind = format_of(path)
+    carried = _carried(picture, kind, encoding)
+    _check_holds(path, kind, picture.mode, picture.size, carried)
+    lost = {"icc_profile", "exif", "xmp"} & kept(picture.info).keys() - set(kind.carries)
+    if lost and encoding.metadata == "keep":
+        warnings.warn(
+            f"{path}: {kind.name} has no place for {', '.join(sorted(lost))}, which are left out",
+            ImageWarning,
+            stacklevel=2,
+        )
     try:
         with replacing(path) as file:
-            picture.save(file, format=kind, **_SAVE.get(kind, {}), **kept)
+            _encode(picture, file, kind, encoding.options(kind) | carried)
+    except ImageError as error:
+        raise ImageError(f"{path} cannot be written: {error}") from error
     except Exception as error:  # codecs raise OSError, ValueError, SyntaxError, struct.error ...
         raise ImageError(f"{path} cannot be written: {error}") from error
+
+
+def _encode(picture: Picture, file: BinaryIO, kind: Format, options: dict[str, Any]) -> None:
+    carried = {k: options[k] for k in kind.carries if k in options}
+    if kind.name == "TIFF":
+        save_tiff(np.asarray(picture), file, carried)
+    elif isinstance(picture, DeepPicture):
+        save_png(picture, file, carried)
+    elif kind.name == "HEIF":
+        save_heif(picture, file, options)
+    else:
+        if kind.name == "PNG" and "xmp" in options:
+            text = PngImagePlugin.PngInfo()
+            text.add(b"iTXt", xmp_text(options.pop("xmp")))
+            options["pnginfo"] = text
+        if kind.name == "AVIF" and picture.mode == "L":
+            options.pop("subsampling")  # any but its own would make three channels of it
+        bare = picture.copy()
+        bare.info = {}  # the options say what is kept
+        bare.save(file, format=kind.name, **options)

@@ -5,22 +5,29 @@ from __future__ import annotations
 import io
 import os
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
+import png as png_reference
 import pytest
 import tifffile
-from PIL import Image, ImageFilter
+from PIL import Image, ImageCms, ImageFilter
 
 import enhancekit
-from enhancekit.errors import ImageError
-from enhancekit.imaging.files import FORMATS, check_output, decode, read_rgb8, write
+from enhancekit.errors import ImageError, ImageWarning, OptionError
+from enhancekit.imaging.deep import DeepPicture
+from enhancekit.imaging.files import check_fits, check_output, decode, read_rgb8, write
+from enhancekit.imaging.formats import FORMATS, Encoding
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
 ORIENTATIONS = CORPUS / "exif-orientation"
 PNGSUITE = CORPUS / "pngsuite"
 ORIENTATION, MAKER, ARTIST = 0x0112, 0x010F, 0x013B
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+PILLOW_FORMATS = [f for f in FORMATS if f != "HEIF"]
 
 TURN = Image.Transpose
 STORED = {
@@ -126,12 +133,11 @@ class TestMetadata:
     )
     def test_icc_and_exif_are_kept(self, identity, tmp_path, suffix, kind):
         source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
-        profile = bytes(range(256)) * 40
-        upright().save(source, kind, exif=exif(), icc_profile=profile)
+        upright().save(source, kind, exif=exif(), icc_profile=SRGB)
         write(identity.enhance(source), target)
         with Image.open(target) as result:
             assert result.format == kind
-            assert result.info["icc_profile"] == profile
+            assert result.info["icc_profile"] == SRGB
             assert result.getexif()[MAKER] == "Maker"
             assert result.getexif()[ARTIST] == "Someone"
 
@@ -149,10 +155,10 @@ class TestMetadata:
     @pytest.mark.parametrize("suffix", [".png", ".tiff", ".webp"])
     def test_from_one_format_to_another(self, identity, tmp_path, suffix):
         source, target = tmp_path / "in.jpg", tmp_path / f"out{suffix}"
-        upright().save(source, exif=exif(), icc_profile=b"profile" * 30)
+        upright().save(source, exif=exif(), icc_profile=SRGB)
         write(identity.enhance(source), target)
         with Image.open(target) as result:
-            assert result.info["icc_profile"] == b"profile" * 30
+            assert result.info["icc_profile"] == SRGB
             assert result.getexif()[ARTIST] == "Someone"
 
     def test_a_tiff_gives_its_exif_to_a_jpeg(self, identity, tmp_path):
@@ -164,15 +170,19 @@ class TestMetadata:
 
     def test_bmp_is_written_without_them(self, identity, tmp_path):
         source, target = tmp_path / "in.jpg", tmp_path / "out.bmp"
-        upright().save(source, quality=95, exif=exif(), icc_profile=b"profile" * 30)
-        write(identity.enhance(source), target)
+        upright().save(source, quality=95, exif=exif(), icc_profile=SRGB)
+        with pytest.warns(ImageWarning, match=r"BMP has no place for exif, icc_profile"):
+            write(identity.enhance(source), target)
         assert difference(decode(target), decode(source)) == 0
 
     @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
     def test_damaged_exif_does_not_cost_the_picture(self, kind):
         options = {"lossless": True} if kind == "WEBP" else {}
         data = encoded(upright(), kind, exif=b"Exif\0\0no EXIF at all", **options)
-        assert difference(decode(data), upright()) == 0
+        with pytest.warns(ImageWarning, match="EXIF cannot be read and is left out"):
+            result = decode(data)
+        assert difference(result, upright()) == 0
+        assert "exif" not in result.info
 
 
 class TestDepth:
@@ -200,35 +210,12 @@ class TestDepth:
         write(identity.enhance(tmp_path / "in.tiff"), tmp_path / "out.tiff")
         np.testing.assert_array_equal(np.asarray(decode(tmp_path / "out.tiff")), pixels)
 
-    @pytest.mark.parametrize("colour", [2, 4, 6], ids=["RGB", "grey and alpha", "RGBA"])
-    def test_deep_colour_png_is_refused_by_name(self, tmp_path, colour):
-        path = tmp_path / "deep.png"
-        path.write_bytes(png(5, 3, 16, colour))
-        with pytest.raises(ImageError, match=r"deep\.png.*16 bits a channel.*PNG.*uint16 array"):
-            decode(path)
-
     def test_the_same_png_in_8_bits_is_read(self):
         assert decode(png(5, 3, 8, 2)).size == (5, 3)
         assert decode(png(5, 3, 16, 0)).mode == "I;16"
 
-    @pytest.mark.parametrize("channels", [3, 4])
-    @pytest.mark.parametrize("order", ["<", ">"])
-    def test_deep_colour_tiff_is_refused_by_name(self, channels, order):
-        pixels = np.full((5, 7, channels), 1000, np.uint16)
-        buffer = io.BytesIO()
-        tifffile.imwrite(buffer, pixels, photometric="rgb", byteorder=order)
-        with pytest.raises(ImageError, match="16 bits"):
-            decode(buffer.getvalue())
-
 
 class TestRefused:
-    @pytest.mark.parametrize("kind", ["WEBP", "PNG", "TIFF"])
-    def test_several_frames(self, kind):
-        frames = [Image.new("RGB", (8, 8), (i * 60, 0, 0)) for i in range(3)]
-        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-        with pytest.raises(ImageError, match=r"3 frames or pages.*split"):
-            decode(data)
-
     @pytest.mark.parametrize("animated", [True, False])
     def test_gif(self, animated):
         frames = [Image.new("RGB", (8, 8), (i * 60, 0, 0)) for i in range(3)]
@@ -240,13 +227,7 @@ class TestRefused:
         data = encoded(upright(), "WEBP", save_all=True, lossless=True)
         assert difference(decode(data), upright()) == 0
 
-    def test_cmyk_jpeg(self, identity, tmp_path):
-        path = tmp_path / "print.jpg"
-        upright().convert("CMYK").save(path)
-        with pytest.raises(ImageError, match="mode CMYK is not supported yet"):
-            identity.enhance(path)
-
-    @pytest.mark.parametrize("kind", FORMATS)
+    @pytest.mark.parametrize("kind", PILLOW_FORMATS)
     @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
     def test_truncated(self, kind, share):
         noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
@@ -255,7 +236,7 @@ class TestRefused:
         with pytest.raises(ImageError):
             decode(data[: int(len(data) * share)])
 
-    @pytest.mark.parametrize("kind", FORMATS)
+    @pytest.mark.parametrize("kind", PILLOW_FORMATS)
     def test_random_damage_raises_nothing_else(self, kind):
         options = {"lossless": True} if kind == "WEBP" else {}
         whole = encoded(upright(), kind, exif=exif(), **options)
@@ -266,7 +247,9 @@ class TestRefused:
             for place in random.integers(0, len(data), 4):
                 data[place] = random.integers(0, 256)
             try:
-                decode(bytes(data))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ImageWarning)
+                    decode(bytes(data))
             except ImageError:
                 refused += 1
         assert kind in ("BMP", "TIFF") or refused > 0
@@ -302,11 +285,6 @@ class TestRefused:
         (tmp_path / "a").write_bytes(b"x")
         with pytest.raises(ImageError, match="cannot be read"):
             decode(tmp_path / "a" / "b.png")
-
-    def test_too_many_pixels(self, monkeypatch):
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-        with pytest.raises(ImageError, match="too many pixels"):
-            decode(encoded(upright(), "PNG"))
 
 
 class TestTrainingPictures:
@@ -355,6 +333,8 @@ class TestWrite:
         channels = {"LA": (2,), "RGB": (3,), "RGBA": (4,)}.get(mode, ())
         pixels = random.integers(1, 256, (6, 9, *channels))
         pixels = pixels.astype({"I;16": np.uint16, "F": np.float32}.get(mode, np.uint8))
+        if mode == "F":
+            pixels /= 255
         write(Image.fromarray(pixels), tmp_path / f"a{suffix}")
         result = decode(tmp_path / f"a{suffix}")
         assert result.mode == mode
@@ -439,7 +419,7 @@ class TestCheckOutput:
         check_output(tmp_path / f"a{suffix}")
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize("name", ["a.gif", "a.txt", "a.heic", "a"])
+    @pytest.mark.parametrize("name", ["a.gif", "a.txt", "a.eps", "a"])
     def test_suffix(self, tmp_path, name):
         with pytest.raises(ImageError, match=r"cannot write .*written are.*\.png"):
             check_output(tmp_path / name)
@@ -491,19 +471,33 @@ class TestPngSuite:
     CHECKSUM_ONLY = ("xcsn0g01", "xhdn0g08")
 
     def test_the_suite_is_whole(self):
-        assert len(suite()) > 170
+        broken = [p for p in suite() if p.stem.startswith("x")]
+        assert (len(suite()) - len(broken), len(broken)) == (162, 14)  # one is the suite's logo
 
     @pytest.mark.parametrize("path", suite(), ids=lambda p: p.stem)
-    def test_read_or_refused(self, identity, path):
+    def test_read_as_the_reference_does_or_refused(self, identity, path):
         broken = path.stem.startswith("x")
-        deep = path.read_bytes()[24] == 16
         try:
             result = identity.enhance(path)
         except ImageError:
-            assert broken or deep  # nothing else is refused
+            assert broken
         else:
             assert not broken or path.stem in self.CHECKSUM_ONLY
-            with Image.open(path) as reference:
-                wanted = reference if deep else reference.convert("RGBA")
-                shown = result if deep else result.convert("RGBA")
-                assert difference(shown, wanted) == 0
+            if not broken:
+                assert_as_pypng(result, path)
+
+
+def assert_as_pypng(result, path):
+    """Compare with a decoder of its own, in pure Python, to the bit."""
+    _, _, rows, described = png_reference.Reader(filename=str(path)).asDirect()
+    wanted = np.array([list(row) for row in rows], np.int64)
+    wanted = wanted.reshape(len(wanted), -1, described["planes"])
+    shown = np.asarray(result).astype(np.int64)
+    shown = shown.reshape(*shown.shape[:2], -1)
+    assert shown.shape == wanted.shape
+    full = 2 ** described["bitdepth"] - 1
+    if full > 255:
+        assert np.asarray(result).dtype == np.uint16
+    else:
+        wanted = wanted * 255 // full
+    np.testing.assert_array_equal(shown, wanted)

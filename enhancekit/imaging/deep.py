@@ -1,0 +1,161 @@
+"""Pictures of 16 bits a channel in colour or with alpha, for which Pillow has no mode."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enhancekit.errors import ImageError
+
+__all__ = ["DeepPicture", "checked", "codecs", "read_png", "save_png", "xmp_text"]
+
+_MODES = {2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}
+
+
+@dataclass(frozen=True, slots=True)
+class DeepPicture:
+    """A picture of 16 bits a channel: grey with alpha, RGB or RGBA.
+
+    It has the parts of a PIL image that describe one, `numpy.asarray` gives its pixels, and `save`
+    writes it. PIL images are what every other picture is read as.
+
+    Examples
+    --------
+    >>> picture = DeepPicture(np.zeros((2, 5, 3), np.uint16))
+    >>> picture.size, picture.mode, np.asarray(picture).dtype
+    ((5, 2), 'RGB;16', dtype('uint16'))
+    """
+
+    pixels: NDArray[np.uint16]
+    """Shape (H, W, C); C is 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
+    info: dict[Any, Any] = field(default_factory=dict)
+    """``icc_profile``, ``exif``, ``xmp`` (bytes) and ``dpi``, as in a PIL image."""
+    format: str | None = None
+    """Of the file it came from."""
+
+    @property
+    def mode(self) -> str:
+        """``LA;16``, ``RGB;16`` or ``RGBA;16``."""
+        return _MODES[self.pixels.shape[2]]
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as PNG or TIFF, with its metadata.
+
+        Raises
+        ------
+        ImageError
+            If the suffix is another one, or the file cannot be written.
+        """
+        from enhancekit.imaging.files import write
+
+        write(self, path)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.pixels, dtype=dtype, copy=copy)
+
+
+def codecs(what: str) -> ModuleType:
+    """Return imagecodecs, which has no build for some systems.
+
+    Raises
+    ------
+    ImageError
+        If it is not installed; `what` needs it.
+    """
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise ImageError(f"{what} needs imagecodecs; pip install imagecodecs ({error})") from error
+    return imagecodecs
+
+
+def read_png(data: bytes) -> NDArray[np.uint16]:
+    """Decode a PNG of 16 bits, exactly; a transparent colour becomes alpha.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint16, shape (H, W, C).
+
+    Examples
+    --------
+    >>> import io
+    >>> buffer = io.BytesIO()
+    >>> save_png(DeepPicture(np.full((1, 1, 3), 1000, np.uint16)), buffer, {})
+    >>> read_png(buffer.getvalue())
+    array([[[1000, 1000, 1000]]], dtype=uint16)
+    """
+    return checked(codecs("16-bit colour").png_decode(data))
+
+
+def checked(pixels: NDArray[Any]) -> NDArray[np.uint16]:
+    """Return decoded pixels if they are of the kind that a `DeepPicture` holds.
+
+    Raises
+    ------
+    ImageError
+        If a codec gave something else, such as fewer bits.
+
+    Examples
+    --------
+    >>> checked(np.zeros((1, 1, 3), np.uint16)).shape
+    (1, 1, 3)
+    """
+    if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] not in _MODES:
+        raise ImageError(f"damaged: {pixels.dtype} of shape {pixels.shape} came out for 16 bits")
+    return pixels
+
+
+def save_png(picture: DeepPicture, file: BinaryIO, kept: dict[str, Any]) -> None:
+    """Encode as PNG with the metadata given."""
+    data = codecs("16-bit colour").png_encode(np.ascontiguousarray(picture.pixels))
+    after_header = 8 + 25
+    file.write(data[:after_header])
+    if "icc_profile" in kept:
+        _chunk(file, b"iCCP", b"ICC Profile\0\0" + zlib.compress(kept["icc_profile"]))
+    if "exif" in kept:
+        _chunk(file, b"eXIf", kept["exif"].removeprefix(b"Exif\0\0"))
+    if "xmp" in kept:
+        _chunk(file, b"iTXt", xmp_text(kept["xmp"]))
+    if "dpi" in kept:
+        per_metre = (round(d / 0.0254) for d in kept["dpi"])
+        _chunk(file, b"pHYs", struct.pack(">IIB", *per_metre, 1))
+    file.write(data[after_header:])
+
+
+def xmp_text(xmp: bytes) -> bytes:
+    r"""Return the payload of the text chunk that holds XMP in a PNG.
+
+    Examples
+    --------
+    >>> xmp_text(b"<x/>")[-9:]
+    b'\x00\x00\x00\x00\x00<x/>'
+    """
+    return b"XML:com.adobe.xmp\0\0\0\0\0" + xmp
+
+
+def _chunk(file: BinaryIO, name: bytes, payload: bytes) -> None:
+    checksum = zlib.crc32(name + payload)
+    file.write(struct.pack(">I", len(payload)) + name + payload + struct.pack(">I", checksum))

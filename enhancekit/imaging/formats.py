@@ -1,0 +1,176 @@
+"""What each picture format can hold, and how a picture is to be encoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from enhancekit.errors import ImageError, OptionError
+
+__all__ = ["FORMATS", "SUFFIXES", "Encoding", "Format", "format_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A format as far as writing is concerned.
+
+    Examples
+    --------
+    >>> format_of(Path("a.webp")).largest_side
+    16383
+    """
+
+    name: str
+    """By Pillow."""
+    suffixes: tuple[str, ...]
+    modes: tuple[str, ...]
+    """Modes held without loss of depth, colour or alpha; ``;16`` marks 16 bits a channel."""
+    largest_side: int
+    carries: tuple[str, ...] = ("icc_profile", "exif", "xmp", "dpi")
+    """Metadata it has a place for."""
+    quality: int | None = None
+    """What is used where none is asked for; ``None``: the format is lossless unless asked."""
+    lossy: bool = False
+    """Whether it has a lossy form, to which quality belongs."""
+    lossless: bool = True
+    """Whether it has a lossless form."""
+    subsampling: bool = False
+    """Whether its lossy form lets the subsampling of colour be chosen."""
+
+
+_WRITTEN = (
+    Format(
+        name="AVIF",
+        suffixes=(".avif",),
+        modes=("L", "RGB", "RGBA"),
+        largest_side=32768,
+        carries=("icc_profile", "exif", "xmp"),
+        quality=90,
+        lossy=True,
+        lossless=False,  # colours come back up to three levels off at the best quality
+        subsampling=True,
+    ),
+    Format(
+        name="BMP", suffixes=(".bmp",), modes=("L", "RGB"), largest_side=2**31 - 1, carries=("dpi",)
+    ),
+    Format(
+        name="HEIF",
+        suffixes=(".heic", ".heif"),
+        modes=("L", "RGB", "RGBA"),
+        largest_side=16384,
+        carries=("icc_profile", "exif", "xmp"),
+        quality=90,
+        lossy=True,
+        lossless=False,
+        subsampling=True,
+    ),
+    Format(
+        name="JPEG",
+        suffixes=(".jpeg", ".jpg"),
+        modes=("L", "RGB"),
+        largest_side=65500,
+        quality=95,
+        lossy=True,
+        lossless=False,
+        subsampling=True,
+    ),
+    Format(
+        name="PNG",
+        suffixes=(".png",),
+        modes=("L", "LA", "RGB", "RGBA", "I;16", "LA;16", "RGB;16", "RGBA;16"),
+        largest_side=2**31 - 1,
+    ),
+    Format(
+        name="TIFF",
+        suffixes=(".tif", ".tiff"),
+        modes=("L", "LA", "RGB", "RGBA", "I;16", "LA;16", "RGB;16", "RGBA;16", "F"),
+        largest_side=2**31 - 1,
+    ),
+    Format(
+        name="WEBP",
+        suffixes=(".webp",),
+        modes=("RGB", "RGBA"),
+        largest_side=16383,
+        carries=("icc_profile", "exif", "xmp"),
+        lossy=True,
+    ),
+)
+FORMATS = tuple(f.name for f in _WRITTEN)
+"""The only formats that are read, by Pillow's names; HEIF needs the extra ``heic``."""
+
+SUFFIXES = {suffix: f for f in _WRITTEN for suffix in f.suffixes}
+"""Format of each suffix, in lower case."""
+
+
+def format_of(path: Path) -> Format:
+    """Return the format that a file's suffix stands for.
+
+    Raises
+    ------
+    ImageError
+        If it is none that is written.
+
+    Examples
+    --------
+    >>> format_of(Path("a.JPG")).name
+    'JPEG'
+    """
+    try:
+        return SUFFIXES[path.suffix.lower()]
+    except KeyError:
+        raise ImageError(
+            f"{path}: cannot write {path.suffix or 'a file without a suffix'}; written are "
+            + ", ".join(sorted(SUFFIXES))
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How pictures are written.
+
+    Examples
+    --------
+    >>> Encoding(quality=80).options(format_of(Path("a.jpg")))
+    {'quality': 80, 'subsampling': '4:4:4'}
+    """
+
+    quality: int | None = None
+    """From 1 to 100, for JPEG (95 by default), AVIF and HEIC (90), and WebP, which it makes lossy;
+    the other formats lose nothing and refuse it."""
+    subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] | None = None
+    """Of colour in JPEG, AVIF and HEIC; 4:4:4, none, by default."""
+    lossless: bool = False
+    """Whether to refuse formats that would lose something."""
+    metadata: Literal["keep", "strip"] = "keep"
+    """``strip`` leaves out EXIF and XMP; the colour profile stays, since colours mean nothing
+    without it."""
+
+    def options(self, kind: Format) -> dict[str, Any]:
+        """Return what the format's encoder is told.
+
+        Raises
+        ------
+        OptionError
+            If an option does not belong to the format.
+        """
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise OptionError(f"quality lies between 1 and 100, not {self.quality}")
+        if self.lossless and self.quality is not None:
+            raise OptionError("a lossless picture has no quality; leave one of the two out")
+        if self.lossless and not kind.lossless:
+            able = ", ".join(f.name for f in _WRITTEN if f.lossless)
+            raise OptionError(f"{kind.name} cannot be written without loss; use {able}")
+        if self.quality is not None and not kind.lossy:
+            able = ", ".join(f.name for f in _WRITTEN if f.lossy)
+            raise OptionError(f"{kind.name} has no quality; {able} have")
+        if self.subsampling is not None and not kind.subsampling:
+            able = ", ".join(f.name for f in _WRITTEN if f.subsampling)
+            raise OptionError(f"{kind.name} has no choice of subsampling; {able} have")
+        found: dict[str, Any] = {}
+        if kind.lossy:
+            quality = self.quality or kind.quality
+            found |= {"lossless": True} if quality is None else {"quality": quality}
+        if kind.subsampling:
+            found["subsampling"] = self.subsampling or "4:4:4"
+        return found

@@ -1,0 +1,222 @@
+"""TIFF: its layout by the header, 16-bit colour in, and everything out."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, TiffTags
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from enhancekit.errors import ImageError
+from enhancekit.imaging.deep import checked, codecs
+from enhancekit.imaging.metadata import described
+
+__all__ = ["TiffLayout", "read_tiff", "save_tiff"]
+
+_OFFSETS, _COUNTS, _XMP, _ICC = 273, 279, 700, 34675
+_STRIP = 2**20
+"""Bytes of a strip before it is compressed, about."""
+_COMPRESSIONS = (1, 5, 8, 32773, 32946, 34925, 50000)
+"""None, LZW, Deflate (two numbers), PackBits, LZMA, Zstandard: the lossless ones in use."""
+
+
+class TiffLayout:
+    """How a TIFF's first page stores its pixels, by its header alone.
+
+    Parameters
+    ----------
+    file : binary file
+        At its start.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        head = file.read(8)
+        if head[2:3] == b"\x2b":
+            head += file.read(8)
+        self.directory = ImageFileDirectory_v2(head)
+        self._start = self.directory.next
+        file.seek(self._start)
+        self.directory.load(file)
+        self.width, self.height = (int(self.directory[tag]) for tag in (256, 257))
+        self.bits = self._values(258, (1,))
+        self.photometric = int(self.directory.get(262, 0))
+        self.kinds = set(self._values(339, (1,)))
+        self.extra = self._values(338, ())
+        self.compression = int(self.directory.get(259, 1))
+        self.tile = (int(self.directory.get(322, 1)), int(self.directory.get(323, 1)))
+
+    def _values(self, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:
+        found = self.directory.get(tag, default)
+        return tuple(int(v) for v in found) if isinstance(found, tuple) else (int(found),)
+
+    @property
+    def deep(self) -> bool:
+        """Whether it is 16-bit colour or 16-bit grey with alpha.
+
+        Raises
+        ------
+        ImageError
+            If its samples are of a depth or kind that nothing here reads exactly.
+        """
+        if max(self.bits) <= 8 or (self.bits == (32,) and self.kinds == {3}):
+            return False
+        said = f"samples of {', '.join(map(str, self.bits))} bits"
+        if set(self.bits) != {16} or self.kinds != {1}:
+            raise ImageError(
+                f"{said} ({'/'.join(_KINDS.get(k, '?') for k in sorted(self.kinds))}) are not read "
+                "from TIFF; 8 and 16 bits and 32-bit float grey are, so convert it first"
+            )
+        if len(self.bits) == 1 and self.photometric == 1:
+            return False
+        colours = {1: 1, 2: 3}.get(self.photometric)
+        if colours is None or len(self.bits) not in (colours, colours + 1):
+            raise ImageError(
+                f"{said}, {_COLOURS.get(self.photometric, 'of another kind')}, are not read from "
+                "TIFF; grey and RGB with or without alpha are, so convert it first"
+            )
+        if len(self.bits) > colours and self.extra not in ((), (2,)):
+            kind = "is premultiplied" if self.extra == (1,) else "has no stated meaning"
+            raise ImageError(
+                f"{said}, whose extra channel {kind}, are not read from TIFF; "
+                "save it with unassociated alpha"
+            )
+        if self.compression not in _COMPRESSIONS:
+            raise ImageError(
+                f"{said} in compression {self.compression} are not read from TIFF; save it with "
+                "LZW, Deflate or none"
+            )
+        return True
+
+    def info(self, file: BinaryIO) -> tuple[dict[Any, Any], int]:
+        """Return the metadata as PIL names them, and the orientation."""
+        found: dict[Any, Any] = {
+            "icc_profile": self.directory.get(_ICC),
+            "xmp": self.directory.get(_XMP),
+        }
+        unit = {2: 1.0, 3: 2.54}.get(int(self.directory.get(296, 2)))
+        if unit and 282 in self.directory and 283 in self.directory:
+            found["dpi"] = tuple(float(self.directory[tag]) * unit for tag in (282, 283))
+        exif = Image.Exif()
+        file.seek(0)
+        exif.load_from_fp(file)
+        return {**found, **described(exif)}, int(self.directory.get(274, 1))
+
+
+_KINDS = {1: "unsigned", 2: "signed", 3: "float"}
+_COLOURS = {0: "white is zero", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
+
+
+def read_tiff(file: BinaryIO, layout: TiffLayout) -> NDArray[np.uint16]:
+    """Decode the first page of a deep TIFF, exactly.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint16, shape (H, W, C).
+
+    Raises
+    ------
+    Exception
+        Whatever the codec raises on a damaged file.
+    """
+    codecs("16-bit colour")  # which tifffile would miss only in the middle
+    import tifffile
+
+    file.seek(0)
+    with tifffile.TiffFile(file) as opened:
+        page = opened.pages[0].aspage()
+        wanted = (layout.height, layout.width, len(layout.bits))
+        if page.dtype != np.uint16:
+            raise ValueError(f"pixels of {page.dtype}")
+        pixels = page.asarray(maxworkers=1)
+        if page.planarconfig == 2 and pixels.ndim == 3:
+            pixels = np.moveaxis(pixels, 0, 2)
+        return checked(pixels.reshape(wanted))
+
+
+def save_tiff(pixels: NDArray[Any], file: BinaryIO, kept: dict[str, Any]) -> None:
+    """Encode as TIFF (Deflate with a predictor) with the metadata given.
+
+    Pillow's own writer loses or refuses the part of EXIF that tells of the exposure as soon as it
+    compresses, and has no 16 bits in colour.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        Shape (H, W) or (H, W, C), C from 2 (grey, alpha) to 4; uint8, uint16, or float32 grey.
+    file : binary file
+        Empty.
+    kept : dict
+        ``icc_profile``, ``exif``, ``xmp`` and ``dpi``, where there are any.
+
+    Examples
+    --------
+    >>> import io
+    >>> buffer = io.BytesIO()
+    >>> save_tiff(np.array([[[1, 700, 65535]]], np.uint16), buffer, {})
+    >>> _ = buffer.seek(0)
+    >>> read_tiff(buffer, TiffLayout(buffer))
+    array([[[    1,   700, 65535]]], dtype=uint16)
+    """
+    height, width = pixels.shape[:2]
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    real = pixels.dtype.kind == "f"
+    rows = max(1, _STRIP // (pixels.itemsize * width * channels))
+    strips = [_strip(pixels[y : y + rows]) for y in range(0, height, rows)]
+    if sum(map(len, strips)) >= 2**32 - 2**24:
+        raise ImageError("more than 4 GB, which a TIFF cannot hold; use PNG")
+    directory = ImageFileDirectory_v2(prefix=b"II")
+    _describe(directory, kept)
+    directory.tagtype[_OFFSETS] = directory.tagtype[_COUNTS] = TiffTags.LONG
+    for tag, value in {
+        256: width,
+        257: height,
+        258: (8 * pixels.itemsize,) * channels,
+        259: 8,  # Deflate
+        262: 2 if channels > 2 else 1,
+        # Pillow's directory adds to the offsets what it takes up itself
+        _OFFSETS: tuple(np.cumsum([0, *map(len, strips[:-1])]).tolist()),
+        277: channels,
+        278: rows,
+        _COUNTS: tuple(map(len, strips)),
+        284: 1,  # channels side by side
+        317: 1 if real else 2,
+        339: (3 if real else 1,) * channels,
+    }.items():
+        directory[tag] = value
+    if channels in (2, 4):
+        directory[338] = (2,)  # alpha, not premultiplied
+    directory.save(file)
+    file.writelines(strips)
+
+
+def _describe(directory: ImageFileDirectory_v2, kept: dict[str, Any]) -> None:
+    if "exif" in kept:
+        exif, photograph = Image.Exif(), Image.Exif()
+        exif.load(kept["exif"])
+        # without what is about another file's pixels
+        photograph.load(described(exif).get("exif", b""))
+        for tag in photograph:
+            entries = photograph.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else None
+            directory[tag] = photograph[tag] if entries is None else entries
+    if "dpi" in kept:
+        directory[282], directory[283] = kept["dpi"]
+        directory[296] = 2
+    for name, tag, kind in (
+        ("icc_profile", _ICC, TiffTags.UNDEFINED),
+        ("xmp", _XMP, TiffTags.BYTE),
+    ):
+        if name in kept:
+            directory.tagtype[tag] = kind
+            directory[tag] = kept[name]
+
+
+def _strip(rows: NDArray[Any]) -> bytes:
+    """Compress rows; whole numbers as differences from the pixel to the left, predictor 2."""
+    changes = rows.astype(rows.dtype.newbyteorder("<"))
+    if rows.dtype.kind == "u":
+        changes[:, 1:] -= rows[:, :-1]
+    return zlib.compress(changes.tobytes(), 6)
