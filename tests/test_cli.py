@@ -19,6 +19,8 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import enhancekit
+from enhancekit.imaging.deep import DeepPicture
+from enhancekit.imaging.files import decode
 from enhancekit.plugins import reset
 from enhancekit.training.pairs import is_held_out
 from enhancekit.weights import Card, read_card, save_weights
@@ -300,6 +302,44 @@ class TestEnhance:
         with Image.open(out / f"x{suffix}") as picture:
             assert picture.format == "JPEG"
         assert np.abs(pixels(out / f"x{suffix}").astype(int) - 90).max() <= 1
+
+    def test_how_it_is_written(self, cli, dark, out):
+        options = ("-e", "identity", "--overwrite", "always")
+        sizes = []
+        for more in ([], ["--quality", 40], ["--quality", 40, "--subsampling", "4:2:0"]):
+            assert cli("enhance", dark, "-o", out / "x.jpg", *options, *more).code == 0
+            sizes.append((out / "x.jpg").stat().st_size)
+        assert sizes == sorted(sizes, reverse=True)
+        assert len(set(sizes)) == 3
+
+    def test_an_option_that_the_format_has_not(self, cli, dark, out):
+        done = cli("enhance", dark, "-o", out / "x.jpg", "-e", "identity", "--lossless")
+        assert_one_line(done, "JPEG cannot be written without loss")
+        assert list(out.iterdir()) == []
+
+    def test_sixteen_bits_in_colour(self, cli, tmp_path, out):
+        deep = np.random.default_rng(0).integers(0, 65536, (9, 11, 3), np.uint16)
+        DeepPicture(deep).save(tmp_path / "deep.tif")
+        done = cli("enhance", tmp_path / "deep.tif", "-o", out / "x.png", "-e", "identity")
+        assert (done.code, done.err) == (0, "")
+        np.testing.assert_array_equal(np.asarray(decode(out / "x.png")), deep)
+        done = cli("enhance", tmp_path / "deep.tif", "-o", out / "x.jpg", "-e", "identity")
+        assert_one_line(done, "JPEG cannot hold a picture of mode RGB;16")
+
+    def test_metadata(self, cli, tmp_path, out):
+        exif = Image.Exif()
+        exif[0x010F] = "Maker"
+        source = tmp_path / "a.png"
+        Image.fromarray(random_picture()).save(source, exif=exif)
+        for choice in ("keep", "strip"):
+            cli("enhance", source, "-o", out / f"{choice}.jpg", "-e", "gamma", "--metadata", choice)
+        assert decode(out / "keep.jpg").getexif()[0x010F] == "Maker"
+        assert len(decode(out / "strip.jpg").getexif()) == 0
+
+    def test_too_many_pixels(self, cli, dark, out):
+        done = cli("enhance", dark, "-o", out / "x.png", "-e", "gamma", "--max-pixels", 319)
+        assert_one_line(done, dark, "20 x 16 are too many pixels; at most 319")
+        assert cli("enhance", dark, "-o", out, "-e", "gamma", "--max-pixels", 320).code == 0
 
     def test_into_a_folder(self, cli, dark, out):
         assert cli("enhance", dark, "-o", out, "-e", "gamma").code == 0

@@ -52,7 +52,7 @@ def open_image(image: Any) -> Opened:
 
     Parameters
     ----------
-    image : path-like, bytes, PIL.Image.Image, numpy.ndarray or torch.Tensor
+    image : path-like, bytes, PIL.Image.Image, DeepPicture, numpy.ndarray or torch.Tensor
         Floats are nominally in [0, 1].
 
     Returns

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import stat
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,6 +62,7 @@ _OPENERS = {
 """Pillow's modules of the formats that are read; importing them registers what opens them."""
 
 _DEFAULT = Encoding()
+_LIMIT = threading.Lock()
 _LONGEST = {"exif": 65527, "xmp": 65502}
 """Bytes of metadata that fit a segment of a JPEG."""
 
@@ -129,10 +133,8 @@ def _decode(file: BinaryIO, where: str, max_pixels: int) -> Picture:
         return _read(file, where, max_pixels)
     except ImageError as error:
         raise ImageError(f"{where}: {error}") from error.__cause__
-    except Image.DecompressionBombError as error:  # Pillow's own limit, for WebP and tiled TIFF
-        raise ImageError(
-            f"{where}: too many pixels for PIL.Image.MAX_IMAGE_PIXELS: {error}"
-        ) from None
+    except ImageWarning:  # which the caller has made an error
+        raise
     except Exception as error:  # codecs raise at least eight different kinds on broken files
         text = " ".join(str(error).split())
         raise ImageError(
@@ -155,28 +157,53 @@ def _read(file: BinaryIO, where: str, max_pixels: int) -> Picture:
     if is_heif(prefix):
         return _finished(open_heif(file, check), where)
     name = _format_of_bytes(prefix)
+    size = (0, 0)
     if name == "TIFF":
         layout = TiffLayout(file)
-        check((layout.width, layout.height))
+        size = layout.width, layout.height
+        check(size)
         check(layout.tile)
         if layout.deep:
             return _deep_tiff(file, layout, where)
     elif name == "WEBP":  # libwebp takes memory for the whole picture as soon as it is opened
-        check(webp_size(prefix))
+        size = webp_size(prefix)
+        check(size)
     elif name == "AVIF" and (bits := avif_bits(file)) > 8:
         raise ImageError(
             f"{bits} bits a channel are not read from AVIF; convert it to 16-bit PNG or TIFF"
         )
     file.seek(0)
-    picture = Image.OPEN[name][0](file, "")  # Image.open has a limit of its own for all the process
-    check(picture.size)
-    _one_frame(getattr(picture, "n_frames", 1), picture.format, where)
-    picture.load()
+    with _own_limit(size):
+        picture = Image.OPEN[name][0](file, "")  # Image.open would apply the limit of Pillow
+        check(picture.size)
+        _one_frame(getattr(picture, "n_frames", 1), picture.format, where)
+        picture.load()
     if name == "PNG" and png_is_deep(prefix, keyed="transparency" in picture.info):
         file.seek(0)
         info, orientation = examined(picture, where)
         return DeepPicture(turned(read_png(file.read()), orientation), kept(info), "PNG")
+    if name == "PNG" and picture.mode in ("1", "L") and "transparency" in picture.info:
+        # Pillow widens grey of fewer than 8 bits, but not the grey that is transparent
+        picture.info["transparency"] *= 255 // (2 ** prefix[24] - 1)
     return _finished(picture, where)
+
+
+@contextmanager
+def _own_limit(size: tuple[int, int]) -> Iterator[None]:
+    """Lift Pillow's limit, one for the whole process, for a larger picture that has passed ours.
+
+    Pillow applies it inside its readers of TIFF and WebP, and warns from 89 megapixels on.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is None or size[0] * size[1] <= limit:
+        yield
+        return
+    with _LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _format_of_bytes(prefix: bytes) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import zlib
 from typing import Any, BinaryIO
 
@@ -15,6 +17,9 @@ from enhancekit.imaging.deep import checked, codecs
 from enhancekit.imaging.metadata import described
 
 __all__ = ["TiffLayout", "read_tiff", "save_tiff"]
+
+# tifffile tells of damage by its log as well as by exceptions; the latter are enough here
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _OFFSETS, _COUNTS, _XMP, _ICC = 273, 279, 700, 34675
 _STRIP = 2**20
@@ -131,6 +136,8 @@ def read_tiff(file: BinaryIO, layout: TiffLayout) -> NDArray[np.uint16]:
         wanted = (layout.height, layout.width, len(layout.bits))
         if page.dtype != np.uint16:
             raise ValueError(f"pixels of {page.dtype}")
+        if len(page.dataoffsets) != math.prod(page.chunked) or min(page.databytecounts) <= 0:
+            raise ValueError("strips or tiles are missing")  # tifffile would give zeros for them
         pixels = page.asarray(maxworkers=1)
         if page.planarconfig == 2 and pixels.ndim == 3:
             pixels = np.moveaxis(pixels, 0, 2)

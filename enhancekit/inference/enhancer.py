@@ -77,7 +77,7 @@ class Enhancer:
 
         Parameters
         ----------
-        image : path-like, bytes, PIL.Image.Image, numpy.ndarray or torch.Tensor
+        image : path-like, bytes, PIL.Image.Image, DeepPicture, numpy.ndarray or torch.Tensor
             numpy: HxW, HxWx1, HxWx3 or HxWx4; torch: CHW or NCHW with 1, 3 or 4 channels; uint8,
             uint16, or float nominally in [0, 1]. A PIL image or file with an EXIF orientation is
             turned upright. Never changed.
@@ -94,7 +94,9 @@ class Enhancer:
         -------
         same kind as `image`
             Same dtype and layout, and the size times the enhancer's scale; alpha unchanged (but
-            enlarged with the picture); grey stays grey. A path or bytes gives a PIL image.
+            enlarged with the picture); grey stays grey. A path or bytes gives a PIL image, or,
+            for 16 bits in colour or with alpha, a `DeepPicture`. A colour profile is respected:
+            pixels are converted to sRGB and what changes in them back.
 
         Raises
         ------
