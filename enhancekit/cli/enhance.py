@@ -24,6 +24,7 @@ from enhancekit.cli.choices import (
 )
 from enhancekit.cli.output import print_json, progress, settings
 from enhancekit.errors import EnhanceKitError, ImageError, OptionError
+from enhancekit.imaging.formats import MAX_PIXELS
 from enhancekit.plugins import host
 
 __all__ = ["enhance"]
@@ -54,7 +55,7 @@ def enhance(  # noqa: PLR0917
     subsampling: Subsampling = None,
     lossless: Lossless = False,
     metadata: Metadata = "keep",
-    max_pixels: MaxPixels = 200_000_000,
+    max_pixels: MaxPixels = MAX_PIXELS,
     as_json: Json = False,
 ) -> None:
     """Enhance pictures."""

@@ -27,7 +27,7 @@ from PIL import (
 from enhancekit.atomic import replacing
 from enhancekit.errors import ImageError, ImageWarning
 from enhancekit.imaging.deep import DeepPicture, read_png, save_png, xmp_text
-from enhancekit.imaging.formats import FORMATS, SUFFIXES, Encoding, Format, format_of
+from enhancekit.imaging.formats import FORMATS, MAX_PIXELS, SUFFIXES, Encoding, Format, format_of
 from enhancekit.imaging.headers import avif_bits, png_is_deep, webp_size
 from enhancekit.imaging.heif import is_heif, open_heif, save_heif
 from enhancekit.imaging.metadata import examined, kept, turned, upright, upright_info
@@ -47,9 +47,6 @@ __all__ = [
 
 Picture = Image.Image | DeepPicture
 """What a file is read as: 16 bits in colour or with alpha are a `DeepPicture`."""
-
-MAX_PIXELS = 200_000_000
-"""Largest picture that is decoded unless more is allowed."""
 
 _OPENERS = {
     "AVIF": AvifImagePlugin,
@@ -104,18 +101,24 @@ def decode(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXE
         return _decode(io.BytesIO(source), where, max_pixels)
     path = Path(source)
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{path} is a folder, not a picture")
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{path} is a device or pipe, not a picture file")
-        _check_bytes(status.st_size, str(path), max_pixels)
+        _check_file(path, max_pixels)
         with path.open("rb") as file:
             return _decode(file, str(path), max_pixels)
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise ImageError(f"{path} cannot be read: {error}") from error
+
+
+def _check_file(path: Path, max_pixels: int) -> None:
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(f"{path} is a folder, not a picture")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{path} is a device or pipe, not a picture file")
+    _check_bytes(status.st_size, str(path), max_pixels)
 
 
 def _check_bytes(size: int, where: str, max_pixels: int) -> None:

@@ -8,7 +8,10 @@ from typing import Any, Literal
 
 from enhancekit.errors import ImageError, OptionError
 
-__all__ = ["FORMATS", "SUFFIXES", "Encoding", "Format", "format_of"]
+__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "Encoding", "Format", "format_of"]
+
+MAX_PIXELS = 200_000_000
+"""Largest picture that is decoded unless more is allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,14 +93,15 @@ def identity():
 
 class TestOrientation:
     @pytest.mark.parametrize("tag", range(1, 9))
-    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+    @pytest.mark.parametrize("kind", ["AVIF", "JPEG", "PNG", "TIFF", "WEBP"])
     def test_upright_and_the_tag_gone(self, tag, kind):
         stored = upright() if STORED[tag] is None else upright().transpose(STORED[tag])
-        options = {"quality": 95} if kind == "JPEG" else {}
+        lossy = kind in ("AVIF", "JPEG")
+        options = {"quality": 95, "subsampling": "4:4:4"} if lossy else {}
         options |= {"lossless": True} if kind == "WEBP" else {}
         result = decode(encoded(stored, kind, exif=exif(tag), **options))
         assert result.size == (24, 16)
-        assert difference(result, upright()) < (3 if kind == "JPEG" else 1e-9)
+        assert difference(result, upright()) < (3 if lossy else 1e-9)
         assert result.getexif().get(ORIENTATION, 1) == 1
         assert result.format == kind
 
@@ -279,6 +280,10 @@ class TestRefused:
     def test_folder(self, tmp_path):
         with pytest.raises(ImageError, match="is a folder, not a picture"):
             decode(tmp_path)
+
+    def test_a_name_that_cannot_be(self):
+        with pytest.raises(ImageError, match="cannot be read: embedded null"):
+            decode("a\0b.png")
 
     def test_file_as_a_folder(self, tmp_path):
         (tmp_path / "a").write_bytes(b"x")

@@ -49,6 +49,28 @@ def picture_of(array, **info):
     return made
 
 
+def grey_inks():
+    """Return an ICC profile of a printer all of whose inks are greys: a table of 2^4 colours."""
+    inks = np.stack(np.meshgrid(*[[0, 1]] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
+    lightness = 255 * (1 - inks[:, 3]) * (1 - inks[:, :3].sum(axis=1) / 6)
+    colours = np.stack((lightness, *[np.full(16, 128)] * 2), axis=1).astype(np.uint8)
+    straight = bytes(range(256))
+    matrix = struct.pack(">9i", *(65536 * i for i in (1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + matrix + 4 * straight + colours.tobytes()
+    table += 3 * straight
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    head = bytes(8) + b"\2\x40\0\0prtrCMYKLab " + bytes(12) + b"acsp" + bytes(28)
+    head += struct.pack(">3i", 63190, 65536, 54061)
+    tags, body, at = b"", b"", 128 + 4 + 2 * 12
+    for name, data in ((b"A2B0", table), (b"wtpt", white)):
+        padded = data + bytes(-len(data) % 4)
+        tags += name + struct.pack(">II", at + len(body), len(data))
+        body += padded
+    head = head.ljust(128, b"\0")
+    whole = head + struct.pack(">I", 2) + tags + body
+    return struct.pack(">I", len(whole)) + whole[4:]
+
+
 @pytest.fixture(scope="module")
 def identity():
     return enhancekit.load("identity")
@@ -298,6 +320,20 @@ class TestColour:
         with pytest.warns(ImageWarning, match=f"profile {said}.*stays with the picture"):
             result = identity.enhance(picture_of(pixels(3, np.uint8), icc_profile=icc))
         assert result.info["icc_profile"] == icc
+
+    @pytest.mark.parametrize("suffix", [".tif", ".jpg"])
+    def test_cmyk_through_its_profile(self, identity, tmp_path, suffix):
+        inks = np.zeros((8, 8, 4), np.uint8)
+        inks[:, 4:, 1] = 255  # magenta, which the profile says is a grey
+        printed = Image.fromarray(inks, "CMYK")
+        printed.save(tmp_path / f"print{suffix}", icc_profile=grey_inks())
+        result = identity.enhance(tmp_path / f"print{suffix}")
+        assert result.mode == "RGB"
+        assert "icc_profile" not in result.info
+        shown = np.asarray(result).astype(int)
+        assert shown[:, :4].min() > 250
+        assert np.ptp(shown[:, 4:], axis=2).max() <= 2
+        assert 100 < shown[:, 4:].mean() < 220
 
     def test_cmyk_without_a_profile(self, identity, tmp_path):
         inks = Image.fromarray(pixels(3, np.uint8)).convert("CMYK")
