@@ -7,6 +7,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "EnhanceKitError",
+    "FolderError",
     "ImageError",
     "ImageWarning",
     "NonFiniteError",
@@ -45,6 +46,10 @@ class OptionError(EnhanceKitError, ValueError):
 
 class ImageError(EnhanceKitError, ValueError):
     """A picture cannot be read, is of an unsupported kind, or cannot be written."""
+
+
+class FolderError(EnhanceKitError, ValueError):
+    """A folder of pictures cannot be listed, written to, or is in use by another run."""
 
 
 class ImageWarning(UserWarning):

@@ -9,15 +9,15 @@ from typing import Any
 __all__ = ["to_json"]
 
 
-def to_json(value: Any) -> str:
-    r"""Write a value as JSON that every parser reads.
+def to_json(value: Any, indent: int | None = 2) -> str:
+    r"""Write a value as JSON that every parser reads; without `indent`, on one line.
 
     Examples
     --------
     >>> to_json({"psnr": float("inf")})
     '{\n  "psnr": "inf"\n}'
     """
-    return json.dumps(_plain(value), indent=2, allow_nan=False)
+    return json.dumps(_plain(value), indent=indent, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -22,18 +22,22 @@ from enhancekit.cli.choices import (
     Weights,
     tile_value,
 )
+from enhancekit.cli.folder import enhance_folder
 from enhancekit.cli.output import print_json, progress, settings
 from enhancekit.errors import EnhanceKitError, ImageError, OptionError
-from enhancekit.imaging.formats import MAX_PIXELS
+from enhancekit.imaging.formats import MAX_PIXELS, Encoding
 from enhancekit.plugins import host
 
 __all__ = ["enhance"]
 
 
 def enhance(  # noqa: PLR0917
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures.", metavar="IN...")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Pictures, or one folder of them.", metavar="IN...")
+    ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A file, or a folder for several pictures.")
+        Path,
+        typer.Option("--output", "-o", help="A file, or a folder for several pictures."),
     ],
     enhancer: Annotated[
         str, typer.Option("--enhancer", "-e", help="Name from `enhancekit list`.")
@@ -43,13 +47,25 @@ def enhance(  # noqa: PLR0917
         list[str] | None,
         typer.Option(help="key=value the enhancer declares, e.g. exposure=0.5."),
     ] = None,
+    exposure: Annotated[
+        float | None,
+        typer.Option(help="Mean brightness wanted, for enhancers with that control."),
+    ] = None,
+    mode: Annotated[
+        Literal["exact", "fast"],
+        typer.Option(help="fast: large pictures by way of a small copy; fine noise stays."),
+    ] = "exact",
     option: Options = None,
     weights: Weights = None,
     device: Device = "auto",
     precision: Precision = "auto",
     tile: Tile = "auto",
     overwrite: Annotated[
-        Literal["never", "always"], typer.Option(help="What to do where the output exists.")
+        Literal["never", "always", "stale"],
+        typer.Option(
+            help="Where the output exists: refuse (of a folder: keep it), replace it, or, of a "
+            "folder, replace it if its input or the settings changed."
+        ),
     ] = "never",
     quality: Quality = None,
     subsampling: Subsampling = None,
@@ -57,21 +73,67 @@ def enhance(  # noqa: PLR0917
     metadata: Metadata = "keep",
     max_pixels: MaxPixels = MAX_PIXELS,
     as_json: Json = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Do the folder's subfolders, too.")
+    ] = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a folder: only names like this, e.g. '*.jpg'; may be repeated."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Of a folder: pictures in hand at once; 3 by default.", min=1)
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Of a folder: only the i-th of n parts, written i/n.")
+    ] = None,
+    keep_going: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-going/--no-keep-going", help="Of a folder: go on after a failure (the default)."
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Of a folder: seconds after which a picture is given up.")
+    ] = None,
 ) -> None:
     """Enhance pictures."""
-    from enhancekit.imaging.files import check_fits, check_output, decode, write
-    from enhancekit.imaging.formats import Encoding
+    from enhancekit.imaging.files import check_fits, decode, write
     from enhancekit.inference.loading import load
 
     encoding = Encoding(quality, subsampling, lossless, metadata)
-    try:
-        targets = _targets(inputs, output)
-        for target in targets:
-            check_output(target, encoding)
-            if overwrite == "never" and target.exists():
-                raise ImageError(f"{target} exists already; pass --overwrite always to replace it")
-    except OSError as error:  # a name too long, a loop of links, a folder that may not be entered
-        raise ImageError(f"{error.filename or output}: {error.strerror or error}") from error
+    controls = settings(control or (), "--control") | _given(exposure=exposure)
+    asked = _given(
+        recursive=recursive or None,
+        include=include or None,
+        jobs=jobs,
+        shard=shard,
+        keep_going=keep_going,
+        time_limit=time_limit,
+    )
+    if len(inputs) == 1 and inputs[0].is_dir():
+        enhance_folder(
+            inputs[0],
+            output,
+            enhancer or _default(),
+            strength=strength,
+            mode=mode,
+            controls=controls,
+            device=device,
+            precision=precision,
+            tile=tile_value(tile),
+            weights=weights,
+            options=settings(option or (), "--option"),
+            overwrite=overwrite,
+            encoding=encoding,
+            max_pixels=max_pixels,
+            as_json=as_json,
+            **asked,
+        )
+        return
+    if asked or overwrite == "stale":
+        unfit = next(iter(asked), "overwrite stale").replace("_", "-")
+        raise OptionError(f"--{unfit} is for one folder of pictures, not for files by name")
+    targets = _writable(inputs, output, encoding, replace=overwrite == "always")
     name = enhancer or _default()
     loaded = load(
         name,
@@ -81,7 +143,6 @@ def enhance(  # noqa: PLR0917
         weights=weights,
         **settings(option or (), "--option"),
     )
-    controls = settings(control or (), "--control")
     done: list[dict[str, Any]] = []
     with progress() as shown:
         task = shown.add_task(name, total=len(inputs))
@@ -91,7 +152,7 @@ def enhance(  # noqa: PLR0917
             try:
                 opened = decode(source, max_pixels=max_pixels)
                 check_fits(opened, target, encoding, scale=loaded.entry.spec.scale)
-                picture: Any = loaded.enhance(opened, strength=strength, **controls)
+                picture: Any = loaded.enhance(opened, strength=strength, mode=mode, **controls)
                 write(picture, target, encoding)
                 report |= {"width": picture.width, "height": picture.height}
             except EnhanceKitError as error:
@@ -111,6 +172,11 @@ def enhance(  # noqa: PLR0917
         raise typer.Exit(1 if failed == len(done) else 3)
 
 
+def _given(**options: Any) -> dict[str, Any]:
+    """Leave out what was not given, so that defaults stand in one place."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _default() -> str:
     offered = [e for e in host().enhancers.list() if e.spec.default]
     if len(offered) == 1:
@@ -120,6 +186,21 @@ def _default() -> str:
         f"{len(offered)} installed plugins offer a default enhancer; "
         f"name one with --enhancer: {names}"
     )
+
+
+def _writable(inputs: list[Path], output: Path, encoding: Encoding, *, replace: bool) -> list[Path]:
+    """Return where each result goes, refusing what cannot be written before any work is done."""
+    from enhancekit.imaging.files import check_output
+
+    try:
+        targets = _targets(inputs, output)
+        for target in targets:
+            check_output(target, encoding)
+            if not replace and target.exists():
+                raise ImageError(f"{target} exists already; pass --overwrite always to replace it")
+    except OSError as error:  # a name too long, a loop of links, a folder that may not be entered
+        raise ImageError(f"{error.filename or output}: {error.strerror or error}") from error
+    return targets
 
 
 def _targets(inputs: list[Path], output: Path) -> list[Path]:

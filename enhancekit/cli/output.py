@@ -22,8 +22,14 @@ def print_json(value: Any) -> None:
     typer.echo(to_json(value))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """Print a table; narrow terminals wrap its cells."""
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str = "",
+    *,
+    error: bool = False,
+) -> None:
+    """Print a table, on standard error if asked; narrow terminals wrap its cells."""
     from rich.console import Console
     from rich.table import Table
 
@@ -32,25 +38,37 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    Console().print(table)
+    Console(stderr=error).print(table)
 
 
 def progress() -> Progress:
-    """Return a progress display on standard error, silent unless that is a terminal."""
+    """Return a progress display on standard error, silent unless that is a terminal.
+
+    It shows how many are done, how many a second, and the time left.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:.2g}/s" if speed else "", style="progress.data.speed")
 
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        Rate(),
         TimeRemainingColumn(),
         console=console,
         transient=True,

@@ -1,0 +1,173 @@
+"""Which files of a folder are to be done, and where the result of each may go."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from enhancekit.errors import FolderError, ImageError, OptionError
+from enhancekit.imaging.files import FORMATS
+
+__all__ = ["Shard", "find_inputs", "safe_target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of several equal parts of a folder, e.g. for one task of a job array.
+
+    Parameters
+    ----------
+    index : int
+        Which part, from 1.
+    count : int
+        How many parts there are.
+
+    Raises
+    ------
+    OptionError
+        If `index` does not lie between 1 and `count`.
+
+    Examples
+    --------
+    >>> names = ["a.jpg", "b.jpg", "c.jpg"]
+    >>> parts = [[n for n in names if Shard(i, 2).owns(n)] for i in (1, 2)]
+    >>> sorted(parts[0] + parts[1]) == names
+    True
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count:
+            raise OptionError(
+                f"a shard is i/n with i from 1 to n, e.g. 1/4, not {self.index}/{self.count}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read ``i/n``.
+
+        Raises
+        ------
+        OptionError
+            If it is something else.
+
+        Examples
+        --------
+        >>> Shard.parse("2/8")
+        Shard(index=2, count=8)
+        """
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+        if not found:
+            raise OptionError(f"a shard is i/n with i from 1 to n, e.g. 1/4, not {text!r}")
+        return cls(int(found[1]), int(found[2]))
+
+    def owns(self, relative: str) -> bool:
+        """Tell whether a file belongs to this part; decided by its name alone.
+
+        Thus parts stay disjoint and complete while files are added between their starts.
+        """
+        digest = hashlib.sha256(os.fsencode(relative)).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
+
+
+def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: Path) -> list[str]:
+    """List the files to be done, as paths relative to `folder` with ``/``, sorted.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to look.
+    recursive : bool
+        Look in its subfolders, too; links to folders are not followed, with a warning.
+    include : sequence of str
+        Shell patterns of which one must match, in either case; against the name, or against the
+        relative path if the pattern has a ``/``. Empty: every suffix of a format that is read.
+    skip : Path
+        Resolved folder that is not entered: the output.
+
+    Returns
+    -------
+    list of str
+        Names that start with a dot are left out, as a shell does.
+
+    Raises
+    ------
+    FolderError
+        If a folder cannot be listed.
+    """
+    patterns = [pattern.lower() for pattern in include] or [f"*{s}" for s in _suffixes()]
+    found: list[str] = []
+
+    def refuse(error: OSError) -> None:
+        raise FolderError(f"{error.filename} cannot be listed: {error.strerror or error}")
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        inside = []
+        for name in sorted(folders) if recursive else ():
+            path = Path(place, name)
+            if name.startswith("."):
+                continue
+            if path.is_symlink():
+                warnings.warn(f"{path} is a link to a folder and is not followed", stacklevel=2)
+            elif path.resolve() != skip:
+                inside.append(name)
+        folders[:] = inside
+        for name in names:
+            relative = Path(place, name).relative_to(folder).as_posix()
+            if not name.startswith(".") and _matches(relative, patterns):
+                found.append(relative)
+    return sorted(found)
+
+
+def _suffixes() -> list[str]:
+    known = Image.registered_extensions()
+    return sorted(suffix for suffix, kind in known.items() if kind in FORMATS)
+
+
+def _matches(relative: str, patterns: Sequence[str]) -> bool:
+    path = relative.lower()
+    name = path.rpartition("/")[2]
+    return any(fnmatch.fnmatchcase(path if "/" in p else name, p) for p in patterns)
+
+
+def safe_target(root: Path, relative: str) -> Path:
+    """Return the path of an output, refusing one that leads out of the output folder.
+
+    Parameters
+    ----------
+    root : Path
+        The output folder, resolved.
+    relative : str
+        Path inside it.
+
+    Raises
+    ------
+    ImageError
+        If ``..``, an absolute path or a link leads out of `root`.
+
+    Examples
+    --------
+    >>> safe_target(Path("/out"), "a/b.png").as_posix()
+    '/out/a/b.png'
+    """
+    target = root / relative
+    try:
+        there = target.resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise ImageError(f"{target} cannot be written: {error}") from error
+    if not there.is_relative_to(root):
+        raise ImageError(
+            f"{target} leads out of the output folder {root}, to {there}; remove the link or "
+            "choose another output folder"
+        )
+    return target

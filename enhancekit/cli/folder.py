@@ -1,0 +1,81 @@
+"""``enhancekit enhance FOLDER``: what `enhancekit.batch.enhance_folder` does, shown as it goes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from enhancekit.cli.output import print_json, print_table, progress
+
+__all__ = ["enhance_folder"]
+
+
+def enhance_folder(folder: Path, output: Path, name: str, *, as_json: bool, **asked: Any) -> None:
+    """Enhance a folder, and say at the end what failed; `asked` goes to the function as it is.
+
+    Raises
+    ------
+    typer.Exit
+        With code 3 if some pictures failed, 1 if all did.
+    """
+    from enhancekit.batch import Shard
+    from enhancekit.batch import enhance_folder as enhanced
+
+    counts: Counter[str] = Counter()
+    failed: list[tuple[str, str]] = []
+    total = 0
+    if "shard" in asked:
+        asked["shard"] = Shard.parse(asked["shard"])
+    results = enhanced(folder, output, name, **asked)
+    try:
+        with contextlib.closing(results), progress() as shown:  # type: ignore[type-var]
+            task = shown.add_task(name, total=None)
+            for result in results:
+                counts[result.status] += 1
+                total = result.total
+                here = counts["kept"] + counts["stale"]
+                # what is kept costs no time, and would spoil the rate and the time left
+                shown.update(task, total=total - here, completed=counts.total() - here)
+                if result.error is not None:
+                    failed.append((str(result.input), result.error))
+    finally:
+        _report(counts, failed, total, output, as_json=as_json)
+    if failed:
+        raise typer.Exit(1 if len(failed) == total else 3)
+
+
+def _report(
+    counts: Counter[str],
+    failed: list[tuple[str, str]],
+    total: int,
+    output: Path,
+    *,
+    as_json: bool,
+) -> None:
+    if as_json:
+        print_json(
+            {
+                "output": str(output),
+                "total": total,
+                **{status: counts[status] for status in ("done", "kept", "stale", "failed")},
+                "failures": [{"input": source, "error": error} for source, error in failed],
+            }
+        )
+        return
+    if failed:
+        rows = [(source, why.removeprefix(f"{source}: ")) for source, why in failed]
+        print_table(("failed", "why"), rows, error=True)
+    said = [f"{counts['done']} done", f"{counts['kept']} kept"]
+    if counts["stale"]:
+        said.append(
+            f"{counts['stale']} kept that are stale (of another input or other settings; "
+            "--overwrite stale replaces them)"
+        )
+    said.append(f"{len(failed)} failed")
+    if left := total - counts.total():
+        said.append(f"{left} not begun; the same command goes on")
+    typer.echo(f"{output}: {', '.join(said)}")

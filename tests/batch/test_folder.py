@@ -1,0 +1,580 @@
+"""Folders: what is done, kept, refused and noted, and that nothing disturbs the outcome."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import enhancekit
+from enhancekit.batch import Shard, enhance_folder, read_manifests
+from enhancekit.errors import FolderError, OptionError, WeightsError
+
+JOBS = 3
+slow = """
+import threading, time
+RELEASE = threading.Event()
+RUNNING = threading.Semaphore(0)
+THREADS = set()
+def slow(picture):
+    THREADS.add(threading.get_ident())
+    if picture.shape[0] == 5:  # the one that hangs
+        RUNNING.release()
+        RELEASE.wait(20)
+    return picture
+def alone(picture):
+    assert not BUSY.locked()
+    with BUSY:
+        time.sleep(0.005)
+    return picture
+BUSY = threading.Lock()
+def interrupted(picture):
+    RUNNING.release()
+    time.sleep(0.05)
+    return picture
+"""
+
+
+def save(path, height=8, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 80, (height, 12, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.array(picture)
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+
+
+def statuses(results):
+    return {r.input.name: r.status for r in results}
+
+
+def tree(folder):
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "in"
+    for i, name in enumerate(("a.png", "b.png", "sub/c.png", "sub/deep/d.jpg")):
+        save(folder / name, seed=i)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def slow_plugin(make_plugin):
+    plugin = make_plugin(
+        enhancers=[
+            {"name": name, "task": "t", "target": f"{{code}}:{name}"}
+            for name in ("slow", "alone", "interrupted")
+        ],
+        code=slow,
+    )
+    enhancekit.load("slow")
+    module = sys.modules[f"{plugin.module}_code"]
+    yield module
+    module.RELEASE.set()
+
+
+class TestWhatIsDone:
+    def test_the_folder_alone(self, source, out):
+        results = list(enhance_folder(source, out, "gamma"))
+        assert statuses(results) == {"a.png": "done", "b.png": "done"}
+        assert all(r.total == 2 and r.error is None for r in results)
+        assert sorted(p.name for p in out.iterdir()) == ["a.png", "b.png", "manifest.jsonl"]
+        wanted = enhancekit.load("gamma").enhance(source / "a.png")
+        np.testing.assert_array_equal(pixels(out / "a.png"), np.asarray(wanted))
+
+    def test_subfolders(self, source, out):
+        list(enhance_folder(source, out, "gamma", recursive=True))
+        found = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+        assert found == {"a.png", "b.png", "sub/c.png", "sub/deep/d.jpg", "manifest.jsonl"}
+
+    @pytest.mark.parametrize(
+        ("include", "found"),
+        [
+            (["*.JPG"], {"d.jpg"}),
+            (["?.png"], {"a.png", "b.png", "c.png"}),
+            (["sub/*"], {"c.png", "d.jpg"}),
+            (["a*", "d*"], {"a.png", "d.jpg"}),
+        ],
+    )
+    def test_include(self, source, out, include, found):
+        results = enhance_folder(source, out, "identity", recursive=True, include=include)
+        assert set(statuses(results)) == found
+
+    def test_options_reach_the_enhancer(self, source, out):
+        given = {"options": {"gamma": 0.5}, "strength": 0.25}
+        list(enhance_folder(source, out, "gamma", **given))
+        wanted = enhancekit.load("gamma", gamma=0.5).enhance(source / "a.png", strength=0.25)
+        np.testing.assert_array_equal(pixels(out / "a.png"), np.asarray(wanted))
+
+    def test_names_with_a_dot_in_front_are_left_out(self, source, out):
+        save(source / "._a.png")
+        save(source / ".hidden" / "x.png")
+        results = list(enhance_folder(source, out, "identity", recursive=True))
+        assert len(results) == 4
+
+    def test_output_inside_the_input_is_not_done_again(self, source):
+        for status in ("done", "kept"):
+            results = list(enhance_folder(source, source / "out", "identity", recursive=True))
+            assert [r.status for r in results] == [status] * 4
+
+    def test_shards_are_disjoint_and_complete(self, source, out):
+        for i in range(20):
+            save(source / f"{i:02}.png", seed=i)
+        parts = [
+            set(statuses(enhance_folder(source, out, "identity", shard=Shard(i, 3))))
+            for i in (1, 2, 3)
+        ]
+        assert all(parts)
+        assert sum(map(len, parts)) == len(set.union(*parts)) == 22
+        assert sorted(p.name for p in out.glob("*.jsonl")) == [
+            f"manifest-{i}-of-3.jsonl" for i in (1, 2, 3)
+        ]
+        assert len(read_manifests(out)) == 22
+        again = list(enhance_folder(source, out, "identity"))
+        assert {r.status for r in again} == {"kept"}
+
+    def test_one_is_computed_at_a_time(self, tmp_path, out, slow_plugin):
+        for i in range(12):
+            save(tmp_path / "in" / f"{i}.png")
+        results = list(enhance_folder(tmp_path / "in", out, "alone", jobs=4))
+        assert [r.error for r in results] == [None] * 12
+
+    def test_jobs_give_the_same(self, source, out, tmp_path):
+        for jobs in (1, 4):
+            list(enhance_folder(source, tmp_path / f"{jobs}", "gamma", jobs=jobs, recursive=True))
+        one, four = (tree(tmp_path / name) for name in ("1", "4"))
+        del one["manifest.jsonl"], four["manifest.jsonl"]
+        assert one == four
+
+
+class TestManifest:
+    def test_a_line(self, source, out):
+        (result,) = enhance_folder(source, out, "gamma", include=["a.png"], strength=0.5)
+        (line,) = lines(out)
+        assert line["input"] == line["output"] == "a.png"
+        assert line["input_sha256"] == hashlib.sha256((source / "a.png").read_bytes()).hexdigest()
+        assert line["output_sha256"] == hashlib.sha256((out / "a.png").read_bytes()).hexdigest()
+        assert line["enhancer"] == "builtin:gamma"
+        assert line["version"] == f"enhancekit {enhancekit.__version__}"
+        assert line["weights_sha256"] is None
+        assert line["options"]["options"] == {"gamma": 1 / 2.2}
+        assert line["options"]["strength"] == 0.5
+        assert (line["status"], line["error"]) == ("done", None)
+        assert line["seconds"] == result.seconds > 0
+
+    def test_hash_of_weights(self, source, out):
+        list(enhance_folder(source, out, "mfnn-lite", include=["a.png"]))
+        (line,) = lines(out)
+        assert line["weights_sha256"] == enhancekit.enhancers.get("mfnn-lite").spec.weights.sha256
+
+    def test_an_unfinished_last_line_is_cut_off(self, source, out):
+        list(enhance_folder(source, out, "gamma"))
+        whole = (out / "manifest.jsonl").read_bytes()
+        (out / "manifest.jsonl").write_bytes(whole[:-30])
+        (out / lines_output(whole)[-1]).unlink()
+        assert sorted(statuses(enhance_folder(source, out, "gamma")).values()) == ["done", "kept"]
+        assert [line["output"] for line in lines(out)] == lines_output(whole)
+
+    def test_a_damaged_line_is_a_warning(self, source, out):
+        list(enhance_folder(source, out, "gamma"))
+        text = (out / "manifest.jsonl").read_text().splitlines()
+        (out / "manifest.jsonl").write_text(f"{text[0]}\nhello\n{text[1]}\n")
+        with pytest.warns(UserWarning, match=r"manifest\.jsonl, line 2 is damaged"):
+            assert len(read_manifests(out)) == 2
+
+    def test_the_last_record_counts(self, source, out):
+        list(enhance_folder(source, out, "gamma"))
+        list(enhance_folder(source, out, "identity", overwrite="always"))
+        assert {r.enhancer for r in read_manifests(out).values()} == {"builtin:identity"}
+        assert len(lines(out)) == 4
+
+
+def lines_output(data):
+    return [json.loads(line)["output"] for line in data.splitlines()]
+
+
+def flip(path):
+    """Change a picture's content, but not its size."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+CHANGES = {
+    "settings": ({"strength": 0.5}, lambda s, o: None, {"a.png", "b.png"}),
+    "options": ({"options": {"gamma": 0.9}}, lambda s, o: None, {"a.png", "b.png"}),
+    "input": ({}, lambda s, o: save(s / "a.png", seed=99), {"a.png"}),
+    "input alike in size": ({}, lambda s, o: flip(s / "b.png"), {"b.png"}),
+    "output cut": ({}, lambda s, o: os.truncate(o / "a.png", 20), {"a.png"}),
+    "no record": ({}, lambda s, o: (o / "manifest.jsonl").unlink(), {"a.png", "b.png"}),
+    "touched": ({}, lambda s, o: os.utime(s / "a.png"), set()),
+}
+
+
+class TestExistingOutput:
+    @pytest.fixture
+    def done(self, source, out):
+        list(enhance_folder(source, out, "gamma"))
+        return tree(out)
+
+    def test_is_kept(self, source, out, done):
+        assert set(statuses(enhance_folder(source, out, "gamma")).values()) == {"kept"}
+        assert tree(out) == done
+
+    def test_only_what_is_missing_is_done(self, source, out, done):
+        (out / "a.png").unlink()
+        results = enhance_folder(source, out, "gamma")
+        assert statuses(results) == {"a.png": "done", "b.png": "kept"}
+        assert {**tree(out), "manifest.jsonl": b""} == {**done, "manifest.jsonl": b""}
+
+    def test_always(self, source, out, done):
+        results = enhance_folder(source, out, "gamma", overwrite="always")
+        assert set(statuses(results).values()) == {"done"}
+
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_stale(self, source, out, done, change):
+        given, make, stale = CHANGES[change]
+        make(source, out)
+        before = tree(out)
+        kept = statuses(enhance_folder(source, out, "gamma", **given))
+        assert {name for name, status in kept.items() if status == "stale"} == stale
+        assert set(kept.values()) <= {"kept", "stale"}
+        assert {**tree(out), "manifest.jsonl": b""} == {**before, "manifest.jsonl": b""}
+        redone = statuses(enhance_folder(source, out, "gamma", overwrite="stale", **given))
+        assert {name for name, status in redone.items() if status == "done"} == stale
+        last = statuses(enhance_folder(source, out, "gamma", overwrite="stale", **given))
+        assert set(last.values()) == {"kept"}
+
+    def test_a_failure_keeps_the_old_output(self, source, out, done):
+        (source / "a.png").write_bytes(b"broken")
+        found = statuses(enhance_folder(source, out, "gamma", overwrite="stale"))
+        assert found == {"a.png": "failed", "b.png": "kept"}
+        assert (out / "a.png").read_bytes() == done["a.png"]
+        assert statuses(enhance_folder(source, out, "gamma"))["a.png"] == "stale"
+
+
+class TestFailures:
+    @pytest.fixture
+    def mixed(self, source):
+        (source / "bad.png").write_bytes(b"bad")
+        (source / "empty.png").touch()
+        return source
+
+    def test_the_others_are_done(self, mixed, out):
+        results = {r.input.name: r for r in enhance_folder(mixed, out, "gamma")}
+        assert {n: r.status for n, r in results.items()} == {
+            "a.png": "done", "b.png": "done", "bad.png": "failed", "empty.png": "failed",
+        }  # fmt: skip
+        assert "not a picture" in results["bad.png"].error
+        assert {line["input"]: line["status"] for line in lines(out)} == {
+            n: r.status for n, r in results.items()
+        }
+        assert not (out / "bad.png").exists()
+        assert list(out.glob(".*")) == []
+
+    def test_failed_ones_are_tried_again(self, mixed, out):
+        list(enhance_folder(mixed, out, "gamma"))
+        save(mixed / "bad.png")
+        found = statuses(enhance_folder(mixed, out, "gamma"))
+        assert (found["bad.png"], found["empty.png"], found["a.png"]) == ("done", "failed", "kept")
+
+    def test_stop_at_the_first(self, tmp_path, out):
+        for i in range(30):
+            save(tmp_path / "in" / f"{i:02}.png")
+        (tmp_path / "in" / "00.png").write_bytes(b"bad")
+        found = list(enhance_folder(tmp_path / "in", out, "gamma", jobs=2, keep_going=False))
+        assert "failed" in {r.status for r in found}
+        assert len(found) < 10
+        assert len(lines(out)) == len(found)
+
+    def test_a_format_that_cannot_be_written_names_the_output(self, tmp_path, out):
+        (tmp_path / "in").mkdir()
+        shutil.copy(save(tmp_path / "x.png"), tmp_path / "in" / "x.qoi")
+        (result,) = enhance_folder(tmp_path / "in", out, "gamma", include=["*"])
+        assert str(out / "x.qoi") in result.error
+
+    def test_no_regular_file(self, source, out):
+        os.mkfifo(source / "pipe.png")
+        (source / "link.png").symlink_to("nowhere")
+        results = {r.input.name: r for r in enhance_folder(source, out, "gamma")}
+        assert "no regular file" in results["pipe.png"].error
+        assert "cannot be read" in results["link.png"].error
+
+    def test_a_time_limit(self, tmp_path, out, slow_plugin):
+        for i, height in enumerate((4, 5, 4, 4, 5, 4)):
+            save(tmp_path / "in" / f"{i}.png", height=height)
+        begun = time.perf_counter()
+        found = {
+            r.input.name: r
+            for r in enhance_folder(tmp_path / "in", out, "slow", jobs=2, time_limit=0.5)
+        }
+        assert time.perf_counter() - begun < 15
+        assert {n for n, r in found.items() if r.status == "failed"} == {"1.png", "4.png"}
+        assert "took longer than 0.5 s" in found["1.png"].error
+        slow_plugin.RELEASE.set()
+        time.sleep(0.2)  # the threads given up come to their ends, and write nothing
+        assert sorted(p.name for p in out.iterdir()) == [
+            "0.png", "2.png", "3.png", "5.png", "manifest.jsonl",
+        ]  # fmt: skip
+        assert len(lines(out)) == 6
+
+    def test_waiting_for_its_turn_does_not_count(self, tmp_path, out, slow_plugin):
+        for i in range(8):
+            save(tmp_path / "in" / f"{i}.png")
+        results = enhance_folder(tmp_path / "in", out, "interrupted", jobs=8, time_limit=0.3)
+        assert {r.status for r in results} == {"done"}
+
+    @pytest.mark.parametrize("given", [{"strength": 2}, {"controls": {"exposure": 0.5}}])
+    def test_what_is_wrong_for_all_is_raised(self, source, out, given):
+        with pytest.raises(OptionError):
+            list(enhance_folder(source, out, "gamma", **given))
+        assert not (out / "a.png").exists()
+
+
+class TestSafety:
+    def test_a_link_out_of_the_output(self, source, out, tmp_path):
+        (tmp_path / "else").mkdir()
+        out.mkdir()
+        (out / "sub").symlink_to(tmp_path / "else")
+        (tmp_path / "else" / "a.png").write_bytes(b"dear to me")
+        (out / "a.png").symlink_to(tmp_path / "else" / "a.png")
+        results = enhance_folder(source, out, "gamma", recursive=True, overwrite="always")
+        found = {r.input.name: r for r in results}
+        for name in ("a.png", "c.png", "d.jpg"):
+            assert "leads out of the output folder" in found[name].error
+        assert found["b.png"].status == "done"
+        assert tree(tmp_path / "else") == {"a.png": b"dear to me"}
+
+    def test_a_link_that_comes_while_it_works(self, source, out, tmp_path, monkeypatch):
+        from enhancekit.batch import folder
+
+        (tmp_path / "else").mkdir()
+
+        def write_and_link(picture, staged, write=folder.write):
+            write(picture, staged)
+            (out / "sub").symlink_to(tmp_path / "else")
+
+        monkeypatch.setattr(folder, "write", write_and_link)
+        (result,) = enhance_folder(source, out, "gamma", recursive=True, include=["c.png"])
+        assert "leads out" in result.error
+        assert tree(tmp_path / "else") == {}
+
+    @pytest.mark.parametrize("name", [".enhancekit", "manifest.jsonl"])
+    def test_a_link_in_place_of_its_own_files(self, source, out, tmp_path, name):
+        out.mkdir()
+        (out / name).symlink_to(save(tmp_path / "else" / "x.png"))
+        before = tree(tmp_path / "else")
+        with pytest.raises(FolderError, match="is a link"):
+            list(enhance_folder(source, out, "gamma"))
+        assert tree(tmp_path / "else") == before
+
+    def test_a_link_to_a_folder_is_not_followed(self, source, out, tmp_path):
+        save(tmp_path / "else" / "x.png")
+        (source / "sub" / "away").symlink_to(tmp_path / "else")
+        with pytest.warns(UserWarning, match="is a link to a folder"):
+            results = list(enhance_folder(source, out, "gamma", recursive=True))
+        assert len(results) == 4
+
+    @pytest.mark.parametrize("relative", [".", "..", "../in"])
+    def test_an_output_that_holds_the_input(self, source, relative):
+        before = tree(source)
+        with pytest.raises(FolderError, match="holds the input"):
+            enhance_folder(source, source / relative, "gamma", overwrite="always")
+        assert tree(source) == before
+
+    def test_an_input_that_is_its_own_output(self, source, out):
+        save(out / "a.png")
+        (source / "a.png").unlink()
+        (source / "a.png").symlink_to(out / "a.png")
+        before = (out / "a.png").read_bytes()
+        found = {r.input.name: r for r in enhance_folder(source, out, "gamma", overwrite="always")}
+        assert "overwrite itself" in found["a.png"].error
+        assert (out / "a.png").read_bytes() == before
+
+    def test_another_run_at_the_same_time(self, source, out):
+        first = enhance_folder(source, out, "gamma", jobs=1)
+        next(first)
+        with pytest.raises(FolderError, match="another run works into"):
+            next(enhance_folder(source, out, "gamma"))
+        list(enhance_folder(source, out, "gamma", shard=Shard(1, 1)))  # but a shard may
+        first.close()
+        assert {r.status for r in enhance_folder(source, out, "gamma")} == {"kept"}
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("given", "error", "said"),
+        [
+            ({"jobs": 0}, OptionError, "jobs"),
+            ({"time_limit": 0}, OptionError, "time limit"),
+            ({"overwrite": "sometimes"}, OptionError, "sometimes"),
+            ({"include": ["*.heic"]}, FolderError, r"match \*\.heic"),
+            ({"weights": "w.safetensors"}, OptionError, "no weights"),
+        ],
+    )
+    def test_before_any_work(self, source, out, given, error, said):
+        with pytest.raises(error, match=said):
+            enhance_folder(source, out, "gamma", **given)
+        assert not out.exists()
+
+    def test_missing_weights(self, source, out):
+        with pytest.raises(WeightsError):
+            enhance_folder(source, out, "mfnn-lite", weights="none.safetensors")
+
+    def test_no_folder(self, tmp_path, out):
+        with pytest.raises(FolderError, match="no folder"):
+            enhance_folder(tmp_path / "nowhere", out, "gamma")
+
+    def test_an_output_that_is_a_file(self, source, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(FolderError, match="is a file"):
+            enhance_folder(source, tmp_path / "file", "gamma")
+
+    @pytest.mark.parametrize("text", ["0/4", "5/4", "1", "a/b", "1/0", "-1/2", ""])
+    def test_shards(self, text):
+        with pytest.raises(OptionError, match="a shard is i/n"):
+            Shard.parse(text)
+
+
+class TestDisturbed:
+    def test_closing_finishes_what_is_in_hand(self, tmp_path, out):
+        for i in range(20):
+            save(tmp_path / "in" / f"{i:02}.png")
+        results = enhance_folder(tmp_path / "in", out, "gamma", jobs=JOBS)
+        next(results)
+        results.close()
+        made = {p.name for p in out.glob("*.png")}
+        assert 1 <= len(made) <= JOBS
+        assert {line["output"] for line in lines(out) if line["status"] == "done"} == made
+        assert not (out / ".enhancekit").exists()
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    def test_killed_at_random_moments(self, tmp_path):
+        for i in range(36):
+            save(tmp_path / "in" / f"{i:02}.png", height=64, seed=i)
+        done = subprocess.run(
+            [sys.executable, Path(__file__).with_name("killing.py"), tmp_path, "5", "1"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["killed"] == 5
+        assert found["partial"] == []
+        assert (found["exit"], found["equal"], found["count"]) == (0, True, 36)
+        assert found["more than once"] <= 5 * JOBS
+        assert found["left over"] == []
+
+
+class TestCommandLine:
+    def test_done(self, cli, source, out):
+        done = cli("enhance", source, "-o", out, "-e", "gamma", "--recursive", "--jobs", 2)
+        assert (done.code, done.err) == (0, "")
+        assert done.out == f"{out}: 4 done, 0 kept, 0 failed\n"
+        again = cli("enhance", source, "-o", out, "-e", "gamma", "--recursive", "--strength", 0.5)
+        assert (again.code, again.err) == (0, "")
+        assert "4 kept that are stale" in again.out
+        assert "--overwrite stale" in again.out
+
+    def test_include_and_shard(self, cli, source, out):
+        given = ("--recursive", "--include", "*.PNG", "--shard", "1/1")
+        assert "3 done" in cli("enhance", source, "-o", out, "-e", "gamma", *given).out
+
+    def test_some_failed(self, cli, source, out):
+        (source / "bad.png").write_bytes(b"bad")
+        done = cli("enhance", source, "-o", out, "-e", "gamma")
+        assert done.code == 3
+        assert done.out == f"{out}: 2 done, 0 kept, 1 failed\n"
+        head, row = done.err.splitlines()
+        assert head.split() == ["failed", "why"]
+        assert row.startswith(f"{source / 'bad.png'}  not a picture")
+
+    def test_all_failed(self, cli, source, out):
+        (source / "bad.png").write_bytes(b"bad")
+        assert cli("enhance", source, "-o", out, "-e", "gamma", "--include", "bad*").code == 1
+
+    def test_json(self, cli, source, out):
+        (source / "bad.png").write_bytes(b"bad")
+        done = cli("enhance", source, "-o", out, "-e", "gamma", "--json")
+        found = json.loads(done.out)
+        assert (found["done"], found["failed"], found["total"]) == (2, 1, 3)
+        assert found["failures"][0]["input"] == str(source / "bad.png")
+
+    def test_interrupted(self, cli, tmp_path, out, slow_plugin):
+        for i in range(40):
+            save(tmp_path / "in" / f"{i:02}.png")
+
+        def interrupt():
+            for _ in range(5):
+                slow_plugin.RUNNING.acquire()
+            os.kill(os.getpid(), 2)
+
+        threading.Thread(target=interrupt, daemon=True).start()
+        done = cli("enhance", tmp_path / "in", "-o", out, "-e", "interrupted", "--jobs", JOBS)
+        assert done.code == 130
+        assert "not begun" in done.out
+        made = {p.name for p in out.glob("*.png")}
+        assert 4 <= len(made) <= 4 + 2 * JOBS
+        assert {line["output"] for line in lines(out) if line["status"] == "done"} == made
+        again = cli("enhance", tmp_path / "in", "-o", out, "-e", "identity")
+        assert f"{40 - len(made)} done" in again.out
+
+    @pytest.mark.parametrize(
+        "option",
+        [
+            ["--recursive"], ["--include", "*"], ["--jobs", "2"], ["--shard", "1/2"],
+            ["--no-keep-going"], ["--time-limit", "3"], ["--overwrite", "stale"],
+        ],
+        ids=" ".join,
+    )  # fmt: skip
+    def test_options_of_folders_with_a_file(self, cli, source, out, option):
+        out.mkdir()
+        done = cli("enhance", source / "a.png", "-o", out, "-e", "gamma", *option)
+        assert done.code == 1
+        assert "is for one folder of pictures" in done.err
+        assert option[0].replace("--no-", "--") in done.err
+        assert list(out.iterdir()) == []
+
+
+def test_progress_shows_the_rate(monkeypatch):
+    from enhancekit.cli.output import progress
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shown = progress()
+    task = shown.add_task("x", total=10)
+    shown.update(task, completed=4)
+    time.sleep(0.02)
+    shown.update(task, completed=8)
+    cells = [str(column(shown.tasks[0])) for column in shown.columns]
+    assert any(cell.endswith("/s") for cell in cells)
