@@ -34,6 +34,7 @@ FLOORS = {
     "batch": 5,
     "export": 5,
     "training": 5,
+    "video": 5,
     "web": 5,
     "testing": 6,
     "cli": 7,

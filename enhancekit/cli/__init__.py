@@ -12,7 +12,7 @@ import warnings
 import typer
 
 from enhancekit._version import __version__
-from enhancekit.cli import bench, data, enhance, evaluate, info, listing, plugins, train
+from enhancekit.cli import bench, data, enhance, evaluate, info, listing, plugins, train, video
 from enhancekit.errors import EnhanceKitError
 
 __all__ = ["app", "main"]
@@ -28,6 +28,7 @@ app.command("enhance")(enhance.enhance)
 app.command("list")(listing.list_names)
 app.command("info")(info.info)
 app.command("plugins")(plugins.plugins)
+app.command("video")(video.video)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("bench")(bench.bench)

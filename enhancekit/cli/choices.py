@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from enhancekit.errors import OptionError
+from enhancekit.plugins import host
 
 __all__ = [
     "Device",
@@ -21,6 +22,7 @@ __all__ = [
     "Subsampling",
     "Tile",
     "Weights",
+    "default_enhancer",
     "tile_value",
 ]
 
@@ -46,6 +48,18 @@ Metadata = Annotated[
 ]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Larger pictures are refused, undecoded.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def default_enhancer() -> str:
+    """Return the one enhancer that a plugin offers where the user names none."""
+    offered = [e for e in host().enhancers.list() if e.spec.default]
+    if len(offered) == 1:
+        return offered[0].qualified_name
+    names = ", ".join(e.qualified_name for e in offered) or ", ".join(host().enhancers)
+    raise OptionError(
+        f"{len(offered)} installed plugins offer a default enhancer; "
+        f"name one with --enhancer: {names}"
+    )
 
 
 def tile_value(text: str) -> str | int | None:

@@ -20,13 +20,13 @@ from enhancekit.cli.choices import (
     Subsampling,
     Tile,
     Weights,
+    default_enhancer,
     tile_value,
 )
 from enhancekit.cli.folder import enhance_folder
 from enhancekit.cli.output import print_json, progress, settings
 from enhancekit.errors import EnhanceKitError, ImageError, OptionError
 from enhancekit.imaging.formats import MAX_PIXELS, Encoding
-from enhancekit.plugins import host
 
 __all__ = ["enhance"]
 
@@ -114,7 +114,7 @@ def enhance(  # noqa: PLR0917
         enhance_folder(
             inputs[0],
             output,
-            enhancer or _default(),
+            enhancer or default_enhancer(),
             strength=strength,
             mode=mode,
             controls=controls,
@@ -134,7 +134,7 @@ def enhance(  # noqa: PLR0917
         unfit = next(iter(asked), "overwrite stale").replace("_", "-")
         raise OptionError(f"--{unfit} is for one folder of pictures, not for files by name")
     targets = _writable(inputs, output, encoding, replace=overwrite == "always")
-    name = enhancer or _default()
+    name = enhancer or default_enhancer()
     loaded = load(
         name,
         device=device,
@@ -175,17 +175,6 @@ def enhance(  # noqa: PLR0917
 def _given(**options: Any) -> dict[str, Any]:
     """Leave out what was not given, so that defaults stand in one place."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _default() -> str:
-    offered = [e for e in host().enhancers.list() if e.spec.default]
-    if len(offered) == 1:
-        return offered[0].qualified_name
-    names = ", ".join(e.qualified_name for e in offered) or ", ".join(host().enhancers)
-    raise OptionError(
-        f"{len(offered)} installed plugins offer a default enhancer; "
-        f"name one with --enhancer: {names}"
-    )
 
 
 def _writable(inputs: list[Path], output: Path, encoding: Encoding, *, replace: bool) -> list[Path]:

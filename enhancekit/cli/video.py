@@ -1,0 +1,83 @@
+"""``enhancekit video``: a video in, a better video out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from enhancekit.cli.choices import (
+    Device,
+    Options,
+    Precision,
+    Tile,
+    Weights,
+    default_enhancer,
+    tile_value,
+)
+from enhancekit.cli.output import progress, settings
+from enhancekit.errors import ImageError, OptionError
+
+__all__ = ["video"]
+
+
+def video(  # noqa: PLR0917
+    source: Annotated[Path, typer.Argument(help="A video.", metavar="IN")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A file: .mp4, .mov, .mkv or .webm.")
+    ],
+    enhancer: Annotated[
+        str, typer.Option("--enhancer", "-e", help="Name from `enhancekit list`.")
+    ] = "",
+    strength: Annotated[float, typer.Option(help="From 0 (as it came) to 1.")] = 1.0,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value the enhancer declares, e.g. exposure=0.5."),
+    ] = None,
+    smoothing: Annotated[
+        float, typer.Option(help="Seconds over which the brightness is smoothed; 0: not at all.")
+    ] = 1.0,
+    crf: Annotated[int, typer.Option(help="Quality of the encoder; 0 is best.")] = 18,
+    option: Options = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    tile: Tile = "auto",
+    overwrite: Annotated[
+        Literal["never", "always"], typer.Option(help="What to do where the output exists.")
+    ] = "never",
+) -> None:
+    """Enhance a video; sound and metadata are copied."""
+    try:
+        from enhancekit.video import enhance_video
+    except ModuleNotFoundError as error:
+        raise OptionError(
+            f"video needs {error.name}; install it with: pip install 'enhancekit[video]'"
+        ) from error
+    from enhancekit.inference.loading import load
+
+    if overwrite == "never" and output.exists():
+        raise ImageError(f"{output} exists already; pass --overwrite always to replace it")
+    name = enhancer or default_enhancer()
+    loaded = load(
+        name,
+        device=device,
+        precision=precision,
+        tile=tile_value(tile),
+        weights=weights,
+        **settings(option or (), "--option"),
+    )
+    with progress() as shown:
+        task = shown.add_task(name, total=None)
+        count = enhance_video(
+            source,
+            output,
+            loaded,
+            strength=strength,
+            controls=settings(control or (), "--control"),
+            smoothing=smoothing,
+            crf=crf,
+            on_frame=lambda done, total: shown.update(task, completed=done, total=total),
+        )
+    typer.echo(f"{output}  ({count} frames)")

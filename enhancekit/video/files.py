@@ -1,0 +1,334 @@
+"""`enhance_video`: decode, enhance and encode one frame after the other; the rest is copied."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.codec import Codec
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from enhancekit.atomic import replacing
+from enhancekit.errors import EnhanceKitError, ImageError, OptionError
+from enhancekit.inference.enhancer import Enhancer
+from enhancekit.video.exposure import SteadyExposure
+
+__all__ = ["FORMATS", "Progress", "enhance_video"]
+
+FORMATS = {
+    ".mkv": ("matroska", "libx264"),
+    ".mov": ("mov", "libx264"),
+    ".mp4": ("mp4", "libx264"),
+    ".webm": ("webm", "libvpx-vp9"),
+}
+"""Suffixes that are written, with the container and the encoder of each, by FFmpeg's names."""
+
+Progress = Callable[[int, int | None], None]
+"""Told after every frame how many are done, and of how many if that is known."""
+
+_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+"""Matrix coefficients of H.273 to the ones the scaler knows."""
+_UNSPECIFIED, _RGB = 2, 0
+_HDR = {16: "PQ", 18: "HLG"}
+"""Transfer characteristics of H.273 that do not resemble sRGB."""
+
+
+def enhance_video(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    enhancer: Enhancer,
+    *,
+    strength: float = 1.0,
+    controls: Mapping[str, float] | None = None,
+    smoothing: float = 1.0,
+    crf: int = 18,
+    on_frame: Progress | None = None,
+) -> int:
+    """Enhance the pictures of a video; sound, subtitles and metadata are copied as they are.
+
+    Times and rate of the frames, the colour tags, the number of bits and the shape of the pixels
+    stay; frames that a camera held sideways are turned upright. One frame is in memory at a time,
+    beside those that the encoder looks ahead.
+
+    Parameters
+    ----------
+    source : path-like
+        Whatever FFmpeg reads.
+    target : path-like
+        ``.mp4``, ``.mov`` or ``.mkv`` (H.264), or ``.webm`` (VP9); appears whole or not at all.
+    enhancer : Enhancer
+        From `enhancekit.load`.
+    strength, controls
+        As for `Enhancer.enhance`, for all frames.
+    smoothing : float
+        Seconds over which the brightness chosen is smoothed, if the enhancer has the control
+        ``exposure`` and `controls` doesn't set it; 0 lets it choose for each frame anew.
+    crf : int
+        Quality of the encoder, from 0 (best) to 51 (63 for VP9).
+    on_frame : callable, optional
+        See `Progress`.
+
+    Returns
+    -------
+    int
+        How many frames were enhanced.
+
+    Raises
+    ------
+    ImageError
+        If the video cannot be read, is interlaced, has no pictures, or cannot be written.
+    OptionError
+        If an option is out of range.
+    """
+    source, target = Path(source), Path(target)
+    if not smoothing >= 0:
+        raise OptionError(f"smoothing is at least 0 seconds, not {smoothing}")
+    if target.suffix.lower() not in FORMATS:
+        raise ImageError(
+            f"{target}: cannot write {target.suffix or 'a file without a suffix'}; written are "
+            + ", ".join(FORMATS)
+        )
+    kind, codec = FORMATS[target.suffix.lower()]
+    best = 63 if codec == "libvpx-vp9" else 51
+    if not 0 <= crf <= best:
+        raise OptionError(f"crf lies between 0 (best) and {best}, not {crf}")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ImageError(f"{source} would overwrite itself; choose another output")
+    given = dict(controls or {})
+    steady = (
+        SteadyExposure(enhancer, smoothing)
+        if smoothing and "exposure" in enhancer.entry.spec.controls and "exposure" not in given
+        else None
+    )
+
+    def enhanced(pixels: NDArray[Any], elapsed: float) -> NDArray[Any]:
+        chosen = {**given, "exposure": steady(pixels, elapsed)} if steady and strength else given
+        return enhancer.enhance(pixels, strength=strength, **chosen)
+
+    with _failing(source, "read"):
+        first = _first_frame(source)
+    kept = _Kept.of(first, source)
+    count = 0
+    with ExitStack() as stack:
+        with _failing(source, "read"):
+            reading = stack.enter_context(av.open(str(source), metadata_errors="replace"))
+        stack.enter_context(_failing(target, "written"))
+        file = stack.enter_context(replacing(target))
+        writing = stack.enter_context(av.open(file, "w", format=kind))
+        video = reading.streams.video[0]
+        encoder = _add_video(writing, video, kept, codec, crf=crf, scale=enhancer.entry.spec.scale)
+        copied = _add_copied(reading, writing, target)
+        total = video.frames or None
+        for item in _items(reading, video, copied, source):
+            if isinstance(item, Packet):
+                item.stream = copied[item.stream.index]
+                writing.mux(item)
+                continue
+            frame, elapsed = item
+            pixels = enhanced(kept.pixels(frame), elapsed)
+            writing.mux(encoder.encode(kept.frame(pixels, frame, encoder.pix_fmt or "")))
+            count += 1
+            if on_frame:
+                on_frame(count, total)
+        writing.mux(encoder.encode(None))
+    return count
+
+
+@contextmanager
+def _failing(path: Path, what: str) -> Iterator[None]:
+    """Turn what FFmpeg and the system raise into our own error."""
+    try:
+        yield
+    except EnhanceKitError:
+        raise
+    except (OSError, av.FFmpegError) as error:
+        raise ImageError(f"{path} cannot be {what}: {error}") from error
+
+
+def _first_frame(source: Path) -> VideoFrame:
+    """Decode one frame, which knows more than the header does."""
+    with av.open(str(source), metadata_errors="replace") as file:
+        if not file.streams.video:
+            raise ImageError(f"{source} has no pictures, only sound or data")
+        for frame in file.decode(file.streams.video[0]):
+            return frame
+    raise ImageError(f"{source} holds no frame that can be decoded")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """How the frames of a video mean their numbers, which stays."""
+
+    format: str
+    deep: bool
+    matrix: int
+    tags: tuple[int, int, int, int]
+    full_range: bool
+    quarters: int
+    reformatter: VideoReformatter
+
+    @classmethod
+    def of(cls, frame: VideoFrame, source: Path) -> _Kept:
+        matrix = frame.colorspace
+        if matrix == _UNSPECIFIED:
+            matrix = 1 if frame.height >= 720 else 5  # what players take it for
+        elif matrix == _RGB:
+            matrix = 1
+        if matrix not in _MATRICES:
+            raise ImageError(f"{source}: colours of matrix {matrix} (H.273) are not supported")
+        if frame.interlaced_frame:
+            raise ImageError(f"{source} is interlaced; deinterlace it first")
+        if any(component.is_alpha for component in frame.format.components):
+            raise ImageError(f"{source} has transparency, which would be lost; not supported")
+        if frame.rotation % 90:
+            raise ImageError(f"{source} is turned by {frame.rotation} degrees; not supported")
+        if frame.color_trc in _HDR:
+            warnings.warn(
+                f"{source} is HDR ({_HDR[frame.color_trc]}), but is enhanced as if it were not",
+                stacklevel=3,
+            )
+        name = frame.format.name
+        return cls(
+            format=name,
+            deep=max(component.bits for component in frame.format.components) > 8,
+            matrix=_MATRICES[matrix],
+            tags=(frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries),
+            full_range=frame.color_range == ColorRange.JPEG or name.startswith("yuvj"),
+            quarters=frame.rotation // 90 % 4,
+            reformatter=VideoReformatter(),
+        )
+
+    def pixels(self, frame: VideoFrame) -> NDArray[Any]:
+        """Give the upright RGB pixels (H, W, 3) of a frame, uint8 or uint16."""
+        rgb = self.reformatter.reformat(
+            frame,
+            format="rgb48le" if self.deep else "rgb24",
+            src_colorspace=self.matrix,
+            dst_colorspace=self.matrix,
+            src_color_range=self._range,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=_EXACT,
+        )
+        return np.rot90(rgb.to_ndarray(), self.quarters)
+
+    def frame(self, pixels: NDArray[Any], given: VideoFrame, format: str) -> VideoFrame:  # noqa: A002
+        """Give the frame of RGB pixels, at the time of the one it came from."""
+        rgb = VideoFrame.from_ndarray(
+            np.ascontiguousarray(pixels), format="rgb48le" if self.deep else "rgb24"
+        )
+        made = self.reformatter.reformat(
+            rgb,
+            format=format,
+            src_colorspace=self.matrix,
+            dst_colorspace=self.matrix,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=self._range,
+            interpolation=_EXACT,
+        )
+        made.colorspace, made.color_range, made.color_trc, made.color_primaries = self.tags
+        made.pts, made.time_base, made.duration = given.pts, given.time_base, given.duration
+        return made
+
+    @property
+    def _range(self) -> ColorRange:
+        return ColorRange.JPEG if self.full_range else ColorRange.MPEG
+
+
+def _add_video(
+    writing: OutputContainer, video: VideoStream, kept: _Kept, codec: str, *, crf: int, scale: int
+) -> VideoStream:
+    """Set the encoder up like the video that came in."""
+    options = {"crf": str(crf)} | ({"b": "0"} if codec == "libvpx-vp9" else {})
+    stream = writing.add_stream(codec, rate=video.average_rate, options=options)
+    if not isinstance(stream, VideoStream):
+        raise ImageError(f"{codec} encodes no pictures")
+    given, made = video.codec_context, stream.codec_context
+    size, aspect = [given.width * scale, given.height * scale], video.sample_aspect_ratio
+    if kept.quarters % 2:
+        size.reverse()
+        aspect = 1 / aspect if aspect else aspect
+    made.width, made.height = size
+    made.pix_fmt = _pixel_format(kept, codec, size)
+    if video.time_base:
+        made.time_base = video.time_base
+    if aspect:
+        made.sample_aspect_ratio = aspect
+    made.colorspace, made.color_range, made.color_trc, made.color_primaries = kept.tags
+    stream.metadata.update(video.metadata)
+    return stream
+
+
+def _pixel_format(kept: _Kept, codec: str, size: list[int]) -> str:
+    """Keep the format, or take the nearest that has no fewer bits and no coarser colours."""
+    able = {found.name for found in Codec(codec, "w").video_formats or ()}
+    if kept.format in able and not (kept.format.startswith("yuv4") and _odd(kept.format, size)):
+        return kept.format
+    finer = "yuv444p10le" if kept.deep else "yuv444p"
+    if finer not in able:
+        raise ImageError(f"{codec} cannot encode frames of {kept.format}; use .mp4 or .mkv")
+    return finer
+
+
+def _odd(name: str, size: list[int]) -> bool:
+    """Tell whether a size cannot be halved as the format's colours ask."""
+    colours = VideoFormat(name, *size)
+    return (
+        colours.chroma_width(size[0]) * 2 - size[0] == 1
+        or colours.chroma_height(size[1]) * 2 - size[1] == 1
+    )
+
+
+def _add_copied(reading: InputContainer, writing: OutputContainer, target: Path) -> dict[int, Any]:
+    """Add what is copied as it is; by index of the stream that it comes from."""
+    writing.metadata.update(reading.metadata)
+    writing.set_chapters(reading.chapters())
+    copied: dict[int, Any] = {}
+    for stream in reading.streams:
+        if stream is reading.streams.video[0]:
+            continue
+        name = stream.codec_context.codec.canonical_name if stream.codec_context else "data"
+        if stream.type in ("audio", "subtitle") and name in writing.supported_codecs:
+            copied[stream.index] = writing.add_stream_from_template(stream)
+            copied[stream.index].metadata.update(stream.metadata)
+        elif stream.type == "audio":
+            raise ImageError(f"{target} cannot hold sound of {name}; choose .mkv, which can")
+        else:
+            warnings.warn(
+                f"{target}: stream {stream.index} ({stream.type}, {name}) cannot be copied and is "
+                "left out",
+                stacklevel=3,
+            )
+    return copied
+
+
+def _items(
+    reading: InputContainer, video: VideoStream, copied: Mapping[int, Any], source: Path
+) -> Iterator[Packet[Any] | tuple[VideoFrame, float]]:
+    """Give the packets to be copied, and the frames with the seconds since the one before."""
+    last: float | None = None
+    with _failing(source, "read"):
+        for packet in reading.demux([video, *(reading.streams[index] for index in copied)]):
+            if packet.stream.index != video.index:
+                if packet.dts is not None:  # else it only tells that the stream is at its end
+                    yield packet
+                continue
+            for frame in video.decode(packet):
+                if frame.pts is None or frame.time_base is None:
+                    raise ImageError(f"{source} has frames without a time")
+                now = float(frame.pts * frame.time_base)
+                yield frame, 0.0 if last is None else max(0.0, now - last)
+                last = now

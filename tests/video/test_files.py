@@ -1,0 +1,331 @@
+"""Videos: what is enhanced, what is kept to the bit, and that the brightness doesn't flicker."""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+import enhancekit
+from enhancekit.errors import ImageError, OptionError
+from enhancekit.video import enhance_video
+from enhancekit.video.exposure import SteadyExposure
+
+BT709 = (1, 1, 1, 1)  # matrix, limited range, transfer, primaries: H.273 (the range FFmpeg's)
+
+
+def scene(count=10, height=48, width=64, low=20, high=220):
+    """Return smooth frames that change a little; compression hardly touches them."""
+    across, down = np.linspace(low, high, width)[None, :], np.linspace(high, low, height)[:, None]
+    planes = np.broadcast_arrays(across, down, np.full((1, 1), (low + high) / 2))
+    return [np.stack(planes, axis=2).astype(np.uint8) + i % 5 for i in range(count)]
+
+
+def make(
+    path, frames, *, rate=25, times=None, tags=BT709, pix_fmt="yuv420p", crf=4, sound="aac",
+    codec="libx264", title="A test",
+):  # fmt: skip
+    """Write a video; `times` in units of 1/1000 s."""
+    with av.open(str(path), "w") as file:
+        file.metadata["title"] = title
+        video = file.add_stream(codec, rate=rate, options={"crf": str(crf)})
+        context = video.codec_context
+        context.height, context.width = frames[0].shape[:2]
+        context.pix_fmt = pix_fmt
+        context.time_base = Fraction(1, 1000)
+        context.colorspace, context.color_range, context.color_trc, context.color_primaries = tags
+        if sound:
+            hertz = 48000 if sound == "libopus" else 44100
+            audio = file.add_stream(sound, rate=hertz)
+            audio.metadata["language"] = "deu"
+            tone = np.sin(np.arange(hertz * len(frames) // rate) * 0.05).astype(np.float32)
+        for i, pixels in enumerate(frames):
+            rgb = av.VideoFrame.from_ndarray(
+                pixels, format="rgb48le" if pixels.dtype == np.uint16 else "rgb24"
+            )
+            frame = rgb.reformat(
+                format=pix_fmt, src_colorspace=1, dst_colorspace=tags[0] if tags[0] != 2 else 5,
+                src_color_range=2, dst_color_range=tags[1] or 1,
+            )  # fmt: skip
+            frame.pts = times[i] if times else i * 1000 // rate
+            frame.time_base = Fraction(1, 1000)
+            file.mux(video.encode(frame))
+        file.mux(video.encode(None))
+        if sound:
+            step = 1024
+            for start in range(0, len(tone) - step, step):
+                frame = av.AudioFrame.from_ndarray(
+                    tone[None, start : start + step], format="fltp", layout="mono"
+                )
+                frame.sample_rate = hertz
+                frame.pts = start
+                file.mux(audio.encode(frame))
+            file.mux(audio.encode(None))
+    return path
+
+
+def frames_of(path):
+    with av.open(str(path)) as file:
+        return [
+            f.to_ndarray(format="rgb48le" if "10" in f.format.name else "rgb24")
+            for f in file.decode(video=0)
+        ]
+
+
+def times_of(path):
+    with av.open(str(path)) as file:
+        return [round(f.time * 1000) for f in file.decode(video=0)]
+
+
+def sound_of(path):
+    """Return the packets of the sound: their bytes and times."""
+    with av.open(str(path)) as file:
+        (stream,) = file.streams.audio
+        return [(bytes(p), p.pts * p.time_base) for p in file.demux(stream) if p.dts is not None]
+
+
+def spread(frames):
+    """Return the variation of the frames' means, relative to their mean."""
+    means = np.array([f.mean() for f in frames])
+    return means.std() / means.mean()
+
+
+@pytest.fixture(scope="module")
+def identity():
+    return enhancekit.load("identity")
+
+
+class TestKept:
+    def test_pictures_sound_and_metadata(self, tmp_path, identity):
+        source = make(tmp_path / "in.mp4", scene())
+        said = []
+        count = enhance_video(
+            source, tmp_path / "out.mp4", identity, crf=4, on_frame=lambda *n: said.append(n)
+        )
+        assert count == 10
+        assert said == [(i, 10) for i in range(1, 11)]
+        for before, after in zip(frames_of(source), frames_of(tmp_path / "out.mp4"), strict=True):
+            assert np.abs(before.astype(int) - after).mean() < 1.5
+        assert sound_of(tmp_path / "out.mp4") == sound_of(source)
+        assert times_of(tmp_path / "out.mp4") == times_of(source)
+        with av.open(str(source)) as given, av.open(str(tmp_path / "out.mp4")) as made:
+            assert made.metadata["title"] == "A test"
+            assert made.streams.audio[0].metadata["language"] == "deu"
+            assert made.streams.video[0].average_rate == given.streams.video[0].average_rate == 25
+            assert made.duration == pytest.approx(given.duration, abs=2000)
+
+    @pytest.mark.parametrize("tags", [BT709, (5, 1, 6, 5), (9, 1, 14, 9), (1, 2, 1, 1)])
+    @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+    def test_colours(self, tmp_path, identity, tags, suffix):
+        source = make(tmp_path / f"in{suffix}", scene(3), tags=tags, sound="")
+        enhance_video(source, tmp_path / f"out{suffix}", identity, crf=4)
+        with av.open(str(source)) as given, av.open(str(tmp_path / f"out{suffix}")) as made:
+            for one, other in zip(given.decode(video=0), made.decode(video=0), strict=True):
+                names = ("colorspace", "color_range", "color_trc", "color_primaries")
+                assert [getattr(one, n) for n in names] == [getattr(other, n) for n in names]
+                assert other.colorspace == (6 if tags[0] == 5 else tags[0]) or tags[0] == 5
+                for plane in range(3):
+                    values, now = (
+                        np.frombuffer(f.planes[plane], np.uint8).astype(int) for f in (one, other)
+                    )
+                    assert np.abs(values - now).mean() < 1.2
+
+    def test_uneven_times(self, tmp_path, identity):
+        times = [0, 40, 120, 130, 300, 301, 600]
+        source = make(tmp_path / "in.mkv", scene(7), times=times, sound="")
+        enhance_video(source, tmp_path / "out.mkv", identity)
+        assert times_of(tmp_path / "out.mkv") == times
+
+    def test_ten_bits(self, tmp_path, identity):
+        deep = [f.astype(np.uint16) * 16 + 77 for f in scene(3)]
+        source = make(tmp_path / "in.mp4", deep, pix_fmt="yuv420p10le", crf=1, sound="")
+        enhance_video(source, tmp_path / "out.mp4", identity, crf=1)
+        with av.open(str(tmp_path / "out.mp4")) as made:
+            assert next(made.decode(video=0)).format.name == "yuv420p10le"
+        for before, after in zip(frames_of(source), frames_of(tmp_path / "out.mp4"), strict=True):
+            assert np.abs(before.astype(int) - after).mean() < 150  # of 65535: half of 8 bits' step
+
+    def test_sideways_frames_become_upright(self, tmp_path, identity):
+        source = make(tmp_path / "in.mp4", scene(3), sound="")
+        data = source.read_bytes()
+        place = data.index(b"tkhd") + 4 + 40
+        quarter = b"".join(
+            int(n).to_bytes(4, "big", signed=True)
+            for n in (0, 65536, 0, -65536, 0, 0, 48 * 65536, 0, 1 << 30)
+        )
+        source.write_bytes(data[:place] + quarter + data[place + 36 :])
+        enhance_video(source, tmp_path / "out.mp4", identity, crf=4)
+        with av.open(str(tmp_path / "out.mp4")) as made:
+            frame = next(made.decode(video=0))
+            assert (frame.width, frame.height, frame.rotation) == (48, 64, 0)
+        upright = np.rot90(scene(1)[0], -1)  # the matrix turns by a quarter clockwise
+        assert np.abs(frames_of(tmp_path / "out.mp4")[0].astype(int) - upright).mean() < 3
+
+    def test_odd_sizes(self, tmp_path, identity):
+        source = make(tmp_path / "in.mkv", scene(2, 33, 47), pix_fmt="yuv444p", sound="")
+        enhance_video(source, tmp_path / "out.mkv", identity)
+        assert frames_of(tmp_path / "out.mkv")[0].shape == (33, 47, 3)
+
+    def test_enlarged(self, tmp_path):
+        source = make(tmp_path / "in.mkv", scene(2), sound="")
+        enhance_video(source, tmp_path / "out.mkv", enhancekit.load("spline-x2"))
+        assert frames_of(tmp_path / "out.mkv")[0].shape == (96, 128, 3)
+
+    def test_another_container(self, tmp_path, identity):
+        source = make(tmp_path / "in.mkv", scene(), sound="libopus")
+        enhance_video(source, tmp_path / "out.webm", identity)
+        with av.open(str(tmp_path / "out.webm")) as made:
+            assert made.streams.video[0].codec_context.name in ("vp9", "libvpx-vp9")
+        assert [b for b, _ in sound_of(tmp_path / "out.webm")] == [b for b, _ in sound_of(source)]
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """Return a static dark scene of 60 frames with a small sensor's noise."""
+    chance = np.random.default_rng(0)
+    plain = scene(1, low=4, high=40)[0]
+    frames = [
+        (plain + 6 * chance.standard_normal(plain.shape)).clip(0, 255).astype(np.uint8)
+        for _ in range(60)
+    ]
+    return make(tmp_path_factory.mktemp("noisy") / "in.mp4", frames, rate=30)
+
+
+class TestEnhanced:
+    def test_by_the_enhancer(self, tmp_path):
+        source = make(tmp_path / "in.mp4", scene(3, low=10, high=60), sound="")
+        gamma = enhancekit.load("gamma")
+        enhance_video(source, tmp_path / "out.mp4", gamma, crf=1)
+        enhance_video(source, tmp_path / "half.mp4", gamma, crf=1, strength=0.5)
+        for name, strength in (("out", 1), ("half", 0.5)):
+            for before, after in zip(
+                frames_of(source), frames_of(tmp_path / f"{name}.mp4"), strict=True
+            ):
+                wanted = gamma.enhance(before, strength=strength)
+                assert np.abs(wanted.astype(int) - after).mean() < 2.5
+
+    def test_brightness_does_not_flicker(self, tmp_path, noisy):
+        enhancer = enhancekit.load("mfnn-lite")
+        enhance_video(noisy, tmp_path / "out.mp4", enhancer)
+        before, after = frames_of(noisy), frames_of(tmp_path / "out.mp4")
+        assert len(before) == len(after) == 60
+        assert spread(after) <= spread(before)
+        assert np.mean(after) > 2 * np.mean(before)
+        assert sound_of(tmp_path / "out.mp4") == sound_of(noisy)
+
+    def test_a_control_is_for_all_frames(self, tmp_path, noisy):
+        enhancer = enhancekit.load("mfnn-lite")
+        enhance_video(noisy, tmp_path / "out.mp4", enhancer, controls={"exposure": 0.6})
+        assert np.mean(frames_of(tmp_path / "out.mp4")) / 255 == pytest.approx(0.6, abs=0.04)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("name", "given", "error", "said"),
+        [
+            ("out.avi", {}, ImageError, "cannot write .avi"),
+            ("out", {}, ImageError, "without a suffix"),
+            ("out.mp4", {"crf": 52}, OptionError, "crf"),
+            ("out.mp4", {"smoothing": -1}, OptionError, "smoothing"),
+            ("out.mp4", {"strength": 3}, OptionError, "strength"),
+            ("out.mp4", {"controls": {"exposure": 0.5}}, OptionError, "no control"),
+            ("nowhere/out.mp4", {}, ImageError, "cannot be written"),
+        ],
+    )
+    def test_choices(self, tmp_path, identity, name, given, error, said):
+        source = make(tmp_path / "in.mp4", scene(2), sound="")
+        with pytest.raises(error, match=said):
+            enhance_video(source, tmp_path / name, identity, **given)
+        assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+    def test_itself(self, tmp_path, identity):
+        source = make(tmp_path / "in.mp4", scene(2), sound="")
+        with pytest.raises(ImageError, match="overwrite itself"):
+            enhance_video(source, source, identity)
+
+    def test_sound_that_would_be_lost(self, tmp_path, identity):
+        source = make(tmp_path / "in.mp4", scene(2))
+        with pytest.raises(ImageError, match="cannot hold sound of aac"):
+            enhance_video(source, tmp_path / "out.webm", identity)
+        assert not (tmp_path / "out.webm").exists()
+
+    def test_broken_files(self, tmp_path, identity):
+        whole = make(tmp_path / "in.mp4", scene()).read_bytes()
+        cases = {"empty": b"", "text": b"dear diary" * 99, "half": whole[: len(whole) // 2]}
+        for name, data in cases.items():
+            (tmp_path / f"{name}.mp4").write_bytes(data)
+            with pytest.raises(ImageError, match=name):
+                enhance_video(tmp_path / f"{name}.mp4", tmp_path / "out.mp4", identity)
+        with pytest.raises(ImageError, match=r"none\.mp4"):
+            enhance_video(tmp_path / "none.mp4", tmp_path / "out.mp4", identity)
+        assert not (tmp_path / "out.mp4").exists()
+
+    def test_sound_alone(self, tmp_path, identity):
+        with av.open(str(tmp_path / "in.mp4"), "w") as file:
+            audio = file.add_stream("aac", rate=44100)
+            frame = av.AudioFrame.from_ndarray(
+                np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+            )
+            frame.sample_rate = 44100
+            file.mux(audio.encode(frame))
+            file.mux(audio.encode(None))
+        with pytest.raises(ImageError, match="no pictures"):
+            enhance_video(tmp_path / "in.mp4", tmp_path / "out.mp4", identity)
+
+
+class TestCommandLine:
+    def test_done(self, cli, tmp_path):
+        source = make(tmp_path / "in.mp4", scene(3))
+        done = cli("video", source, "-o", tmp_path / "out.mp4", "-e", "gamma")
+        assert (done.code, done.err) == (0, "")
+        assert done.out == f"{tmp_path / 'out.mp4'}  (3 frames)\n"
+        again = cli("video", source, "-o", tmp_path / "out.mp4", "-e", "gamma")
+        assert again.code == 1
+        assert "exists already" in again.err
+        given = ("--overwrite", "always", "--crf", 30)
+        before = (tmp_path / "out.mp4").stat().st_size
+        assert cli("video", source, "-o", tmp_path / "out.mp4", "-e", "gamma", *given).code == 0
+        assert (tmp_path / "out.mp4").stat().st_size < before
+
+    def test_without_the_extra(self, cli, tmp_path, monkeypatch):
+        for name in [n for n in sys.modules if n.split(".")[:2] == ["enhancekit", "video"]]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "av", None)
+        done = cli("video", tmp_path / "in.mp4", "-o", tmp_path / "out.mp4", "-e", "gamma")
+        assert done.code == 1
+        assert done.err == (
+            "error: video needs av; install it with: pip install 'enhancekit[video]'\n"
+        )
+
+
+def test_a_cut_is_followed_at_once(identity):
+    steady = SteadyExposure(identity, seconds=1.0)
+    frames = [np.full((48, 64, 3), value, np.uint8) for value in (20, 20, 20, 120, 120, 60)]
+    chosen = [steady(frame, 0.04) * 255 for frame in frames]
+    np.testing.assert_allclose(chosen, [20, 20, 20, 120, 120, 60], atol=0.01)
+
+
+def test_a_slow_change_is_followed_slowly(identity):
+    steady = SteadyExposure(identity, seconds=1.0)
+    values = np.linspace(60, 120, 100).astype(int)
+    chosen = [steady(np.full((48, 64, 3), v, np.uint8), 0.04) * 255 for v in values]
+    assert max(np.diff(chosen)) < 1
+    assert chosen[0] < 61
+    assert chosen[-1] > 95
+    last = [steady(np.full((48, 64, 3), 120, np.uint8), 0.04) * 255 for _ in range(100)][-1]
+    assert last == pytest.approx(120, rel=0.08)
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path, identity):
+    peaks = []
+    for count in (10, 60):
+        source = make(tmp_path / f"{count}.mp4", scene(count), sound="")
+        tracemalloc.start()
+        enhance_video(source, tmp_path / f"out{count}.mp4", identity)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 5 * 48 * 64 * 3  # far less than the fifty frames more
