@@ -108,7 +108,7 @@ def enhance_video(
         raise OptionError(f"crf lies between 0 (best) and {best}, not {crf}")
     if target.exists() and source.exists() and target.samefile(source):
         raise ImageError(f"{source} would overwrite itself; choose another output")
-    given = dict(controls or {})
+    given: dict[str, Any] = dict(controls or {})
     steady = (
         SteadyExposure(enhancer, smoothing)
         if smoothing and "exposure" in enhancer.entry.spec.controls and "exposure" not in given
@@ -116,8 +116,8 @@ def enhance_video(
     )
 
     def enhanced(pixels: NDArray[Any], elapsed: float) -> NDArray[Any]:
-        chosen = {**given, "exposure": steady(pixels, elapsed)} if steady and strength else given
-        return enhancer.enhance(pixels, strength=strength, **chosen)
+        brightness = {"exposure": steady(pixels, elapsed)} if steady and strength else {}
+        return enhancer.enhance(pixels, strength=strength, **(given | brightness))
 
     with _failing(source, "read"):
         first = _first_frame(source)

@@ -377,8 +377,8 @@ class TestSafety:
 
         (tmp_path / "else").mkdir()
 
-        def write_and_link(picture, staged, write=folder.write):
-            write(picture, staged)
+        def write_and_link(picture, staged, encoding, write=folder.write):
+            write(picture, staged, encoding)
             (out / "sub").symlink_to(tmp_path / "else")
 
         monkeypatch.setattr(folder, "write", write_and_link)
