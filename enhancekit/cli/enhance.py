@@ -110,7 +110,7 @@ def enhance(  # noqa: PLR0917
         keep_going=keep_going,
         time_limit=time_limit,
     )
-    if len(inputs) == 1 and inputs[0].is_dir():
+    if len(inputs) == 1 and _is_folder(inputs[0]):
         enhance_folder(
             inputs[0],
             output,
@@ -170,6 +170,13 @@ def enhance(  # noqa: PLR0917
     failed = sum(report["error"] is not None for report in done)
     if failed:
         raise typer.Exit(1 if failed == len(done) else 3)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long; reading the file says so
+        return False
 
 
 def _given(**options: Any) -> dict[str, Any]:
