@@ -27,7 +27,7 @@ from enhancekit.errors import (
     OptionError,
     WeightsError,
 )
-from enhancekit.imaging.files import check_fits, decode, write
+from enhancekit.imaging.files import check_fits, check_output, decode, write
 from enhancekit.imaging.formats import MAX_PIXELS, Encoding
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.loading import load
@@ -35,7 +35,6 @@ from enhancekit.weights import normalised
 
 __all__ = ["Overwrite", "Result", "enhance_folder"]
 
-_DEFAULT = Encoding()
 Overwrite = Literal["never", "always", "stale"]
 """What is done where an output exists already."""
 
@@ -106,6 +105,8 @@ def enhance_folder(
     tile: str | int | None = "auto",
     weights: str | os.PathLike[str] | None = None,
     options: Mapping[str, Any] | None = None,
+    encoding: Encoding | None = None,
+    max_pixels: int = MAX_PIXELS,
     recursive: bool = False,
     include: Sequence[str] = (),
     shard: Shard | None = None,
@@ -113,8 +114,6 @@ def enhance_folder(
     overwrite: Overwrite = "never",
     keep_going: bool = True,
     time_limit: float | None = None,
-    encoding: Encoding = _DEFAULT,
-    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Result]:
     """Enhance the pictures of a folder into another, by the same names.
 
@@ -131,6 +130,10 @@ def enhance_folder(
         As for `enhancekit.load`, and so are `device`, `precision`, `tile`, `weights` and `options`.
     strength, mode, controls
         As for `Enhancer.enhance`.
+    encoding : Encoding, optional
+        How the outputs are written.
+    max_pixels : int
+        Larger pictures are refused, by their headers.
     recursive : bool
         Do the subfolders, too; links to folders are not followed.
     include : sequence of str
@@ -148,10 +151,6 @@ def enhance_folder(
         Go on after a failure; otherwise those in hand are finished and no more are begun.
     time_limit : float, optional
         Seconds for each file, waiting for its turn not counted; one that takes longer fails.
-    encoding : Encoding
-        Quality and the like of the outputs.
-    max_pixels : int
-        Larger pictures are refused before they are decoded.
 
     Yields
     ------
@@ -216,10 +215,10 @@ def enhance_folder(
                 "options": {**loaded.entry.spec.config, **(options or {})},
                 "strength": strength,
                 "mode": mode,
-                "encoding": asdict(encoding),
                 "controls": dict(controls or {}),
                 "precision": str(loaded.precision).removeprefix("torch."),
                 "tile": tile,
+                "encoding": asdict(encoding or Encoding()),
             }
         ),
     )
@@ -231,7 +230,7 @@ def enhance_folder(
         strength=strength,
         mode=mode,
         controls=dict(controls or {}),
-        encoding=encoding,
+        encoding=encoding or Encoding(),
         max_pixels=max_pixels,
         overwrite=overwrite,
         part=f"-{shard.index}-of-{shard.count}" if shard else "",
@@ -414,18 +413,29 @@ class _Run:
             raise ImageError(f"{job.source} cannot be read: {error.strerror or error}") from error
         opened = decode(job.source, max_pixels=self.max_pixels)
         scale = self.enhancer.entry.spec.scale
-        check_fits(opened, job.target, self.encoding, scale=scale)
+        with self._naming(job):
+            check_output(job.staged, self.encoding)
+            check_fits(opened, job.staged, self.encoding, scale=scale)
         picture: Any = self.enhancer.enhance(
             opened, strength=self.strength, mode=self.mode, **self.controls
         )
-        try:
+        with self._naming(job):
             write(picture, job.staged, self.encoding)
-        except ImageError as error:
-            raise ImageError(str(error).replace(str(job.staged), str(job.target))) from error
         after = job.source.stat()
         if (after.st_size, after.st_mtime_ns) != (job.input_bytes, job.input_mtime_ns):
             raise ImageError(f"{job.source} was changed while it was read; run again")
         job.output_sha256, job.output_bytes = _sha256(job.staged), job.staged.stat().st_size
+
+    @contextlib.contextmanager
+    def _naming(self, job: _Job) -> Iterator[None]:
+        """Name the output, not the unfinished file; how it is encoded is this file's matter."""
+        try:
+            yield
+        except (ImageError, OptionError) as error:
+            said = str(error)
+            if str(job.staged) not in said:
+                said = f"{job.target}: {said}"
+            raise ImageError(said.replace(str(job.staged), str(job.target))) from error
 
     def _note(
         self, manifest: Manifest, job: _Job, error: BaseException | None, total: int

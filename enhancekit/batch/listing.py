@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from enhancekit.errors import FolderError, ImageError, OptionError
-from enhancekit.imaging.files import FORMATS
+from enhancekit.imaging.formats import SUFFIXES
 
 __all__ = ["Shard", "find_inputs", "safe_target"]
 
@@ -105,7 +103,7 @@ def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: 
     FolderError
         If a folder cannot be listed.
     """
-    patterns = [pattern.lower() for pattern in include] or [f"*{s}" for s in _suffixes()]
+    patterns = [pattern.lower() for pattern in include] or [f"*{s}" for s in SUFFIXES]
     found: list[str] = []
 
     def refuse(error: OSError) -> None:
@@ -127,11 +125,6 @@ def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: 
             if not name.startswith(".") and _matches(relative, patterns):
                 found.append(relative)
     return sorted(found)
-
-
-def _suffixes() -> list[str]:
-    known = Image.registered_extensions()
-    return sorted(suffix for suffix, kind in known.items() if kind in FORMATS)
 
 
 def _matches(relative: str, patterns: Sequence[str]) -> bool:

@@ -26,9 +26,9 @@ def child(source: Path, out: Path, log: int) -> int:
     if number == 0:
         write = folder.write
 
-        def noting(picture, staged):
+        def noting(picture, staged, encoding):
             os.write(log, f"{staged.parent.parent.name}\n".encode())
-            write(picture, staged)
+            write(picture, staged, encoding)
 
         folder.write = noting
         list(enhance_folder(source, out, "gamma", jobs=JOBS))

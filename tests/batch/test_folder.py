@@ -20,6 +20,7 @@ from PIL import Image
 import enhancekit
 from enhancekit.batch import Shard, enhance_folder, read_manifests
 from enhancekit.errors import FolderError, OptionError, WeightsError
+from enhancekit.imaging.formats import Encoding
 
 JOBS = 3
 slow = """
@@ -278,6 +279,23 @@ class TestExistingOutput:
         assert found == {"a.png": "failed", "b.png": "kept"}
         assert (out / "a.png").read_bytes() == done["a.png"]
         assert statuses(enhance_folder(source, out, "gamma"))["a.png"] == "stale"
+
+
+def test_encoding(source, out):
+    encoding = Encoding(quality=30)
+    given = {"recursive": True, "encoding": encoding}
+    found = {r.input.name: r for r in enhance_folder(source, out, "identity", **given)}
+    assert {n: r.status for n, r in found.items()} == {
+        "a.png": "failed", "b.png": "failed", "c.png": "failed", "d.jpg": "done",
+    }  # fmt: skip
+    assert found["a.png"].error.startswith(f"{out / 'a.png'}: PNG has no quality")
+    found = statuses(enhance_folder(source, out, "identity", recursive=True))
+    assert found["d.jpg"] == "stale"
+
+
+def test_too_many_pixels(source, out):
+    found = list(enhance_folder(source, out, "identity", max_pixels=95))
+    assert {r.status for r in found} == {"failed"}
 
 
 class TestFailures:
