@@ -158,7 +158,9 @@ def _read(file: BinaryIO, where: str, max_pixels: int) -> Picture:
     prefix = file.read(64)
     file.seek(0)
     if is_heif(prefix):
-        return _finished(open_heif(file, check), where)
+        picture, frames = open_heif(file, check)
+        _one_frame(frames, "HEIF", where)
+        return _finished(picture, where)
     name = _format_of_bytes(prefix)
     size = (0, 0)
     if name == "TIFF":

@@ -42,8 +42,15 @@ def _library() -> ModuleType:
     return pillow_heif
 
 
-def open_heif(file: BinaryIO, check: Callable[[tuple[int, int]], None]) -> Image.Image:
+def open_heif(file: BinaryIO, check: Callable[[tuple[int, int]], None]) -> tuple[Image.Image, int]:
     """Decode a HEIC file, upright, after `check` has passed the size its header states.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Its main picture.
+    int
+        How many it holds.
 
     Raises
     ------
@@ -57,7 +64,7 @@ def open_heif(file: BinaryIO, check: Callable[[tuple[int, int]], None]) -> Image
         raise ImageError(f"{bits} bits a channel are not read from HEIC; convert it to 16-bit TIFF")
     picture: Image.Image = opened.to_pillow()
     picture.format = "HEIF"
-    return picture
+    return picture, len(opened)
 
 
 def save_heif(picture: Image.Image, file: BinaryIO, options: dict[str, Any]) -> None:

@@ -45,7 +45,8 @@ def kept(info: dict[Any, Any]) -> dict[str, Any]:
     """
     found = {k: info[k] for k in ("icc_profile", "exif", "xmp") if _is_bytes(info.get(k))}
     dpi = info.get("dpi")
-    if isinstance(dpi, tuple) and len(dpi) == 2 and all(0 < float(d) < 1e5 for d in dpi):
+    # Pillow gives 1 for a TIFF that states none
+    if isinstance(dpi, tuple) and len(dpi) == 2 and all(1 < float(d) < 1e5 for d in dpi):
         found["dpi"] = tuple(float(d) for d in dpi)
     return found
 

@@ -213,6 +213,15 @@ class TestIdentityRoundTrip:
                 result = identity.enhance(buffer.getvalue())
             assert np.asarray(result).max() < 10
 
+    def test_of_several_pictures_in_heic_the_main_one(self):
+        pillow_heif = pytest.importorskip("pillow_heif")
+        buffer = io.BytesIO()
+        both = pillow_heif.from_pillow(Image.new("RGB", (32, 32)))
+        both.add_from_pillow(Image.new("RGB", (64, 64)))
+        both.save(buffer, quality=90)
+        with pytest.warns(ImageWarning, match="has 2 frames or pages"):
+            assert decode(buffer.getvalue()).size == (32, 32)
+
     def test_of_several_deep_pages_the_first(self):
         buffer = io.BytesIO()
         pages = np.stack([pixels(3, np.uint16)] * 2)
