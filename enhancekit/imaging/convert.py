@@ -16,8 +16,7 @@ from torch import Tensor
 
 from enhancekit.errors import ImageError
 from enhancekit.imaging.colour import Profile, profile_of
-from enhancekit.imaging.deep import DeepPicture
-from enhancekit.imaging.files import decode
+from enhancekit.imaging.files import DeepPicture, decode
 from enhancekit.imaging.metadata import kept, upright
 from enhancekit.imaging.modes import check_range, plain
 

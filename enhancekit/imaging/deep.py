@@ -1,11 +1,9 @@
-"""Pictures of 16 bits a channel in colour or with alpha, for which Pillow has no mode."""
+"""16 bits a channel in colour or with alpha, for which Pillow has no mode, and their codec."""
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, BinaryIO
 
@@ -14,66 +12,10 @@ from numpy.typing import NDArray
 
 from enhancekit.errors import ImageError
 
-__all__ = ["DeepPicture", "checked", "codecs", "read_png", "save_png", "xmp_text"]
+__all__ = ["DEEP_MODES", "checked", "codecs", "read_png", "save_png", "xmp_text"]
 
-_MODES = {2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}
-
-
-@dataclass(frozen=True, slots=True)
-class DeepPicture:
-    """A picture of 16 bits a channel: grey with alpha, RGB or RGBA.
-
-    It has the parts of a PIL image that describe one, `numpy.asarray` gives its pixels, and `save`
-    writes it. PIL images are what every other picture is read as.
-
-    Examples
-    --------
-    >>> picture = DeepPicture(np.zeros((2, 5, 3), np.uint16))
-    >>> picture.size, picture.mode, np.asarray(picture).dtype
-    ((5, 2), 'RGB;16', dtype('uint16'))
-    """
-
-    pixels: NDArray[np.uint16]
-    """Shape (H, W, C); C is 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
-    info: dict[Any, Any] = field(default_factory=dict)
-    """``icc_profile``, ``exif``, ``xmp`` (bytes) and ``dpi``, as in a PIL image."""
-    format: str | None = None
-    """Of the file it came from."""
-
-    @property
-    def mode(self) -> str:
-        """``LA;16``, ``RGB;16`` or ``RGBA;16``."""
-        return _MODES[self.pixels.shape[2]]
-
-    @property
-    def width(self) -> int:
-        """In pixels."""
-        return int(self.pixels.shape[1])
-
-    @property
-    def height(self) -> int:
-        """In pixels."""
-        return int(self.pixels.shape[0])
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height."""
-        return self.width, self.height
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as PNG or TIFF, with its metadata.
-
-        Raises
-        ------
-        ImageError
-            If the suffix is another one, or the file cannot be written.
-        """
-        from enhancekit.imaging.files import write
-
-        write(self, path)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self.pixels, dtype=dtype, copy=copy)
+DEEP_MODES = {2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}
+"""Their names, by the number of channels; Pillow has none."""
 
 
 def codecs(what: str) -> ModuleType:
@@ -103,7 +45,7 @@ def read_png(data: bytes) -> NDArray[np.uint16]:
     --------
     >>> import io
     >>> buffer = io.BytesIO()
-    >>> save_png(DeepPicture(np.full((1, 1, 3), 1000, np.uint16)), buffer, {})
+    >>> save_png(np.full((1, 1, 3), 1000, np.uint16), buffer, {})
     >>> read_png(buffer.getvalue())
     array([[[1000, 1000, 1000]]], dtype=uint16)
     """
@@ -111,7 +53,7 @@ def read_png(data: bytes) -> NDArray[np.uint16]:
 
 
 def checked(pixels: NDArray[Any]) -> NDArray[np.uint16]:
-    """Return decoded pixels if they are of the kind that a `DeepPicture` holds.
+    """Return decoded pixels if they are 16 bits in colour or with alpha.
 
     Raises
     ------
@@ -123,14 +65,14 @@ def checked(pixels: NDArray[Any]) -> NDArray[np.uint16]:
     >>> checked(np.zeros((1, 1, 3), np.uint16)).shape
     (1, 1, 3)
     """
-    if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] not in _MODES:
+    if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] not in DEEP_MODES:
         raise ImageError(f"damaged: {pixels.dtype} of shape {pixels.shape} came out for 16 bits")
     return pixels
 
 
-def save_png(picture: DeepPicture, file: BinaryIO, kept: dict[str, Any]) -> None:
+def save_png(pixels: NDArray[np.uint16], file: BinaryIO, kept: dict[str, Any]) -> None:
     """Encode as PNG with the metadata given."""
-    data = codecs("16-bit colour").png_encode(np.ascontiguousarray(picture.pixels))
+    data = codecs("16-bit colour").png_encode(np.ascontiguousarray(pixels))
     after_header = 8 + 25
     file.write(data[:after_header])
     if "icc_profile" in kept:

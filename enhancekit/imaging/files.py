@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,7 +27,7 @@ from PIL import (
 
 from enhancekit.atomic import replacing
 from enhancekit.errors import ImageError, ImageWarning
-from enhancekit.imaging.deep import DeepPicture, read_png, save_png, xmp_text
+from enhancekit.imaging.deep import DEEP_MODES, read_png, save_png, xmp_text
 from enhancekit.imaging.formats import FORMATS, MAX_PIXELS, SUFFIXES, Encoding, Format, format_of
 from enhancekit.imaging.headers import avif_bits, png_is_deep, webp_size
 from enhancekit.imaging.heif import is_heif, open_heif, save_heif
@@ -37,6 +38,7 @@ from enhancekit.imaging.tiff import TiffLayout, read_tiff, save_tiff
 __all__ = [
     "FORMATS",
     "MAX_PIXELS",
+    "DeepPicture",
     "Picture",
     "check_fits",
     "check_output",
@@ -44,6 +46,62 @@ __all__ = [
     "read_rgb8",
     "write",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class DeepPicture:
+    """A picture of 16 bits a channel: grey with alpha, RGB or RGBA.
+
+    It has the parts of a PIL image that describe one, `numpy.asarray` gives its pixels, and `save`
+    writes it. PIL images are what every other picture is read as.
+
+    Examples
+    --------
+    >>> picture = DeepPicture(np.zeros((2, 5, 3), np.uint16))
+    >>> picture.size, picture.mode, np.asarray(picture).dtype
+    ((5, 2), 'RGB;16', dtype('uint16'))
+    """
+
+    pixels: NDArray[np.uint16]
+    """Shape (H, W, C); C is 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
+    info: dict[Any, Any] = field(default_factory=dict)
+    """``icc_profile``, ``exif``, ``xmp`` (bytes) and ``dpi``, as in a PIL image."""
+    format: str | None = None
+    """Of the file it came from."""
+
+    @property
+    def mode(self) -> str:
+        """``LA;16``, ``RGB;16`` or ``RGBA;16``."""
+        return DEEP_MODES[self.pixels.shape[2]]
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as PNG or TIFF, with its metadata.
+
+        Raises
+        ------
+        ImageError
+            If the suffix is another one, or the file cannot be written.
+        """
+        write(self, path)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.pixels, dtype=dtype, copy=copy)
+
 
 Picture = Image.Image | DeepPicture
 """What a file is read as: 16 bits in colour or with alpha are a `DeepPicture`."""
@@ -109,7 +167,8 @@ def decode(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXE
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        raise ImageError(f"{path} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path} cannot be read: {reason}") from error
 
 
 def _check_file(path: Path, max_pixels: int) -> None:
@@ -393,7 +452,7 @@ def _encode(picture: Picture, file: BinaryIO, kind: Format, options: dict[str, A
     if kind.name == "TIFF":
         save_tiff(np.asarray(picture), file, carried)
     elif isinstance(picture, DeepPicture):
-        save_png(picture, file, carried)
+        save_png(picture.pixels, file, carried)
     elif kind.name == "HEIF":
         save_heif(picture, file, options)
     else:

@@ -16,8 +16,7 @@ from PIL import Image, ImageCms
 import enhancekit
 from enhancekit.errors import ImageError, ImageWarning, OptionError
 from enhancekit.imaging.convert import open_image
-from enhancekit.imaging.deep import DeepPicture
-from enhancekit.imaging.files import check_fits, check_output, decode, write
+from enhancekit.imaging.files import DeepPicture, check_fits, check_output, decode, write
 from enhancekit.imaging.formats import FORMATS, Encoding
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from enhancekit.errors import ImageError, ImageWarning
-from enhancekit.imaging.deep import DeepPicture
-from enhancekit.imaging.files import FORMATS, decode
+from enhancekit.imaging.files import FORMATS, DeepPicture, decode
 
 
 def pixels(shape=(9, 11, 3), dtype=np.uint8):
