@@ -13,6 +13,7 @@ from typing import Any
 
 import entrypoints
 
+from enhancekit._version import __version__
 from enhancekit.registry import Provider
 
 __all__ = ["GROUP", "Found", "canonical", "find_plugins"]
@@ -58,8 +59,12 @@ def find_plugins() -> Iterator[Found]:
                 continue
             if GROUP not in config:
                 continue
+            unmet = _unmet_requirement(name)
             for point, text in config[GROUP].items():
                 provider = Provider(point, name, version)
+                if unmet:
+                    yield Found(provider, error=unmet)
+                    continue
                 try:
                     yield Found(provider, entrypoints.EntryPoint.from_string(text, point, distro))
                 except entrypoints.BadEntryPoint as error:
@@ -74,6 +79,32 @@ def _recorded_version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "0"
+
+
+def _unmet_requirement(distribution: str) -> str:
+    """Say what is wrong if a distribution needs another version of enhancekit than this one."""
+    from importlib import metadata
+
+    try:
+        lines = metadata.requires(distribution) or ()
+    except metadata.PackageNotFoundError:
+        return ""
+    for line in lines:
+        if not re.match(r"enhancekit\b(?![-_.])", line, re.IGNORECASE):
+            continue
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        try:
+            needed = Requirement(line)
+        except InvalidRequirement:
+            return f"its requirement {line!r} cannot be read; write e.g. 'enhancekit>=0.1,<0.2'"
+        applies = needed.marker is None or needed.marker.evaluate({"extra": ""})
+        if applies and not needed.specifier.contains(__version__, prereleases=True):
+            return (
+                f"it needs enhancekit {needed.specifier}, but this is {__version__}; install "
+                f"versions that fit, e.g. pip install --upgrade enhancekit {distribution}"
+            )
+    return ""
 
 
 def _files(folder: str) -> list[tuple[Any, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "AmbiguousNameError",
+    "ConformanceError",
     "DataError",
     "DeviceError",
     "EnhanceKitError",
@@ -74,3 +75,7 @@ class DataError(EnhanceKitError, ValueError):
 
 class RecipeError(EnhanceKitError, ValueError):
     """A training recipe has an unknown key, a missing one, or a value out of range."""
+
+
+class ConformanceError(EnhanceKitError, AssertionError):
+    """A plugin does not do what it declares; raised by the checks of `enhancekit.testing`."""

@@ -8,6 +8,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import pluggy
@@ -18,7 +20,7 @@ from enhancekit.errors import PluginError
 from enhancekit.registry import Entry, LossRegistry, Provider, Registry
 from enhancekit.specs import BackboneSpec, BlockSpec, EnhancerSpec, LossSpec, MetricSpec, Spec
 
-__all__ = ["Host", "PluginStatus", "PluginWarning", "host", "reset"]
+__all__ = ["Host", "PluginStatus", "PluginWarning", "host", "reset", "use"]
 
 BUILTIN = "builtin"
 DISABLE, ALLOW, STRICT = (
@@ -54,6 +56,10 @@ class PluginStatus:
     """The traceback, where there is one."""
     entries: list[Entry[Any]] = field(default_factory=list)
     """What it registered; empty unless ``status`` is ``"ok"``."""
+    deprecations: list[str] = field(default_factory=list)
+    """One line for each hook it implements that will go, with what to use instead."""
+    clashes: list[str] = field(default_factory=list)
+    """One line for each name that another plugin registered too."""
 
     @property
     def summary(self) -> str:
@@ -72,6 +78,8 @@ class Host:
         Where ``ENHANCEKIT_PLUGINS`` (allow-list), ``ENHANCEKIT_DISABLE_PLUGINS`` (block-list)
         and ``ENHANCEKIT_STRICT_PLUGINS`` (fail loudly) are read; the process environment by
         default. Names are entry-point or distribution names, separated by commas.
+    given : mapping of Provider to object, optional
+        Plugins besides those that are found.
 
     Examples
     --------
@@ -84,8 +92,13 @@ class Host:
     ['builtin']
     """
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str] | None = None,
+        given: Mapping[Provider, object] = MappingProxyType({}),
+    ) -> None:
         self._environ = os.environ if environ is None else environ
+        self._given = given
         self._lock = threading.RLock()
         self._statuses: list[PluginStatus] | None = None
         self.backbones = Registry[BackboneSpec]("backbone", *self._sources("backbone"))
@@ -138,8 +151,11 @@ class Host:
             elif found.error:
                 statuses.append(PluginStatus(provider, "failed", found.error))
             else:
-                taken = [s.provider for s in statuses if s.provider.plugin == provider.plugin]
-                statuses.append(self._register(manager, found.point, provider, taken))
+                load = found.point.load
+                statuses.append(self._register(manager, load, provider, _taken(provider, statuses)))
+        for provider, plugin in self._given.items():
+            load = partial(_itself, plugin)
+            statuses.append(self._register(manager, load, provider, _taken(provider, statuses)))
         for name in sorted((allowed | disabled) - seen):
             variable = ALLOW if name in allowed else DISABLE
             warnings.warn(
@@ -147,32 +163,30 @@ class Host:
                 PluginWarning,
                 stacklevel=2,
             )
+        _note_clashes(statuses)
         self._report_failures(statuses)
         return statuses
 
     def _register(
         self,
         manager: pluggy.PluginManager,
-        point: Any,
+        load: Callable[[], object],
         provider: Provider,
         taken: Collection[Provider],
     ) -> PluginStatus:
         plugin: object | None = None
         try:
             _refuse_taken(provider, taken)
-            plugin = point.load()
-            manager.register(plugin, name=provider.plugin)
+            plugin = load()
+            deprecations = _deprecations(manager, plugin, provider)
             manager.check_pending()
             entries = [e for kind in KINDS for e in _entries(manager, plugin, kind, provider)]
             _refuse_nothing_or_repeated(entries)
         except (Exception, SystemExit) as error:  # noqa: BLE001  one bad plugin never stops others
             if plugin is not None and manager.get_plugin(provider.plugin) is plugin:
                 manager.unregister(plugin)
-            said = " ".join(str(error).split()) or "no message"
-            if not isinstance(error, PluginError):
-                said = f"{type(error).__name__}: {said}"
-            return PluginStatus(provider, "failed", said, traceback.format_exc())
-        return PluginStatus(provider, "ok", entries=entries)
+            return PluginStatus(provider, "failed", _said(error), traceback.format_exc())
+        return PluginStatus(provider, "ok", entries=entries, deprecations=deprecations)
 
     def _report_failures(self, statuses: Iterable[PluginStatus]) -> None:
         failed = [s.summary for s in statuses if s.status == "failed"]
@@ -184,10 +198,64 @@ class Host:
                 PluginWarning,
                 stacklevel=2,
             )
+        for status in statuses:
+            for line in status.deprecations:
+                text = f"plugin {status.provider.plugin} ({status.provider}): {line}"
+                warnings.warn(text, DeprecationWarning, stacklevel=2)
+
+
+def _itself(plugin: object) -> object:
+    return plugin
+
+
+def _said(error: BaseException) -> str:
+    """Say in one line what happened, and what that was raised from."""
+    said = " ".join(str(error).split()) or "no message"
+    if not isinstance(error, PluginError):
+        said = f"{type(error).__name__}: {said}"
+    return said if error.__cause__ is None else f"{said} (because of {_said(error.__cause__)})"
+
+
+def _deprecations(manager: pluggy.PluginManager, plugin: object, provider: Provider) -> list[str]:
+    """Register the plugin, and return what pluggy warns of: hooks that will go."""
+    with warnings.catch_warnings(record=True) as caught:
+        # also where warnings are errors, or an old hook would look like a broken plugin
+        warnings.simplefilter("always", DeprecationWarning)
+        manager.register(plugin, name=provider.plugin)
+    for other in caught:
+        if not issubclass(other.category, DeprecationWarning):
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    return [str(w.message) for w in caught if issubclass(w.category, DeprecationWarning)]
+
+
+def _note_clashes(statuses: Iterable[PluginStatus]) -> None:
+    """Write on each status which of its names another plugin gives as well."""
+    owners: dict[tuple[str, str], list[tuple[PluginStatus, Entry[Any]]]] = {}
+    for status in statuses:
+        for entry in status.entries:
+            for name in (entry.spec.name, *entry.spec.aliases):
+                owners.setdefault((entry.kind, name), []).append((status, entry))
+    for (kind, name), owned in owners.items():
+        for status, entry in owned if len(owned) > 1 else ():
+            others = ", ".join(
+                f"{o.provider.plugin} ({o.provider})" for s, o in owned if s is not status
+            )
+            status.clashes.append(
+                f"{kind} {name!r} is also registered by {others}; ask for {entry.qualified_name!r}"
+            )
 
 
 def _is_core(provider: Provider) -> bool:
     return provider.plugin == BUILTIN and provider.distribution == "enhancekit"
+
+
+def _taken(provider: Provider, statuses: Iterable[PluginStatus]) -> Collection[Provider]:
+    """Return who has the plugin's name already; a disabled plugin leaves its name to others."""
+    return [
+        s.provider
+        for s in statuses
+        if s.provider.plugin == provider.plugin and s.status != "disabled"
+    ]
 
 
 def _refuse_taken(provider: Provider, taken: Collection[Provider]) -> None:
@@ -243,7 +311,19 @@ def host() -> Host:
     return _host
 
 
+def use(other: Host | None) -> Host | None:
+    """Make another host that of this process, and return the one before.
+
+    Parameters
+    ----------
+    other : Host or None
+        ``None`` for one that is made, and discovers, at the next query.
+    """
+    global _host
+    before, _host = _host, other
+    return before
+
+
 def reset() -> None:
     """Forget every plugin, so that the next query discovers again (after an install, in tests)."""
-    global _host
-    _host = None
+    use(None)

@@ -307,6 +307,15 @@ class TestClash:
         assert str(working.provider) in failed.error
         assert "gamma" in enhancekit.enhancers
 
+    @pytest.mark.parametrize("disabled", ["dist-one", "dist-two"])
+    def test_disabling_one_of_them_frees_the_name(self, make_plugin, monkeypatch, disabled):
+        make_plugin(blocks=GOOD, distribution="dist-one")
+        make_plugin(blocks=[{**GOOD[0], "name": "better"}], distribution="dist-two")
+        monkeypatch.setenv("ENHANCEKIT_DISABLE_PLUGINS", disabled)
+        found = {s.provider.distribution: s.status for s in Host().statuses()}
+        assert found.pop(disabled) == "disabled"
+        assert {found["dist-one" if disabled == "dist-two" else "dist-two"]} == {"ok"}
+
     def test_nobody_takes_the_name_of_the_core(self, make_plugin):
         make_plugin(blocks=GOOD, name="builtin")
         with pytest.warns(PluginWarning, match=r"builtin \(orbit-plugin 1\.0\)"):

@@ -9,7 +9,7 @@ import typer
 
 from enhancekit.cli.choices import Json
 from enhancekit.cli.output import print_json, print_table
-from enhancekit.plugins import PluginWarning, host
+from enhancekit.plugins import PluginStatus, PluginWarning, host
 
 __all__ = ["plugins"]
 
@@ -17,8 +17,9 @@ __all__ = ["plugins"]
 def plugins(as_json: Json = False) -> None:
     """Show the plugins found, with the cause where one failed."""
     with warnings.catch_warnings():
-        # each failure stands in the table, so it need not be warned of as well
+        # these stand in the table, so they need not be warned of as well
         warnings.filterwarnings("ignore", "plugin left out", PluginWarning)
+        warnings.filterwarnings("ignore", "plugin .*", DeprecationWarning)
         statuses = host().statuses()
     if as_json:
         print_json(
@@ -30,6 +31,8 @@ def plugins(as_json: Json = False) -> None:
                     "status": s.status,
                     "gives": [f"{e.kind} {e.spec.name}" for e in s.entries],
                     "error": s.error or None,
+                    "clashes": s.clashes,
+                    "deprecations": s.deprecations,
                     "details": s.details or None,
                 }
                 for s in statuses
@@ -43,14 +46,17 @@ def plugins(as_json: Json = False) -> None:
                 s.provider.plugin,
                 str(s.provider),
                 s.status,
-                s.error
-                or ", ".join(
-                    f"{n} {k if n == 1 else 'losses' if k == 'loss' else k + 's'}"
-                    for k, n in Counter(e.kind for e in s.entries).items()
-                ),
+                s.error or "; ".join((_counted(s), *s.clashes, *s.deprecations)),
             )
             for s in statuses
         ],
     )
     if any(s.status == "failed" for s in statuses):
         typer.echo("\n`enhancekit plugins --json` gives the tracebacks.")
+
+
+def _counted(status: PluginStatus) -> str:
+    return ", ".join(
+        f"{n} {k if n == 1 else 'losses' if k == 'loss' else k + 's'}"
+        for k, n in Counter(e.kind for e in status.entries).items()
+    )

@@ -1,0 +1,67 @@
+"""Checks of a block: any size, a true halo, and what every module must do."""
+
+from __future__ import annotations
+
+import torch
+
+from enhancekit.errors import ConformanceError
+from enhancekit.testing.cases import BlockCase, NotApplicable
+from enhancekit.testing.modules import MODULE_CHECKS
+from enhancekit.testing.reach import LIMIT, measure_reach
+from enhancekit.testing.samples import noise
+
+__all__ = ["BLOCK_CHECKS", "halo_is_true", "shapes"]
+
+SIZES = ((1, 1), (1, 9), (7, 5), (8, 12))
+
+
+def shapes(case: BlockCase) -> None:
+    """Require that it takes any size from 1x1, and keeps batch, height and width."""
+    channels, out_channels = case.widths
+    module = case.make()
+    for height, width in SIZES:
+        x = noise(2, channels, height, width)
+        try:
+            with torch.no_grad():
+                done = case.apply(module, x)
+        except ConformanceError:
+            raise
+        except Exception as error:
+            raise ConformanceError(
+                f"{case.entry} fails on {channels} channels of {height}x{width} pixels: "
+                f"{type(error).__name__}: {error}; a block takes any size from 1x1"
+            ) from error
+        wanted = (2, out_channels, height, width)
+        if tuple(done.shape) != wanted:
+            raise ConformanceError(
+                f"{case.entry} gives the shape {tuple(done.shape)} for {tuple(x.shape)}; it must "
+                f"be {wanted} (pad convolutions by half their kernel, crop what is too large)"
+            )
+        if not bool(done.isfinite().all()):
+            raise ConformanceError(
+                f"{case.entry} gives NaN or infinity for noise of {height}x{width} pixels"
+            )
+
+
+def halo_is_true(case: BlockCase) -> None:
+    """Require that an output pixel looks no further than `halo` says."""
+    module = case.make()
+    declared = getattr(module, "halo", None)
+    if declared is None:
+        raise NotApplicable("it declares no halo, so pictures are never cut into tiles with it")
+    measured = measure_reach(
+        lambda x, _: case.apply(module, x), case.widths[0], expected=int(declared)
+    )
+    if measured is None:
+        raise ConformanceError(
+            f"{case.entry} declares halo = {declared}, but an output pixel looks at least {LIMIT} "
+            "pixels far, perhaps at everything; declare halo = None"
+        )
+    if measured > declared:
+        raise ConformanceError(
+            f"{case.entry} declares halo = {declared}, but an output pixel looks {measured} "
+            f"pixels far; declare halo = {measured}"
+        )
+
+
+BLOCK_CHECKS = (shapes, halo_is_true, *MODULE_CHECKS)

@@ -1,0 +1,256 @@
+"""Checks of an enhancer as a whole: the picture a user gives and the one that comes back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from enhancekit.errors import ConformanceError, EnhanceKitError, PluginError
+from enhancekit.inference.device import PARITY_DB
+from enhancekit.inference.enhancer import Enhancer
+from enhancekit.specs import SizeRequirements
+from enhancekit.testing.cases import EnhancerCase, NotApplicable
+from enhancekit.testing.samples import EXTREMES, extreme, noise, seeded, smooth
+
+__all__ = [
+    "ENHANCER_CHECKS",
+    "batch_equals_singles",
+    "controls_are_true",
+    "cpu_equals_cuda",
+    "deterministic",
+    "finite_on_extremes",
+    "input_is_untouched",
+    "precisions_are_true",
+    "range_is_kept",
+    "scale_is_true",
+    "takes_every_size",
+    "tiled_equals_whole",
+]
+
+SIZES = ((1, 1), (1, 9), (7, 5), (16, 21))
+HEIGHT, WIDTH = 20, 27
+
+
+def scale_is_true(case: EnhancerCase) -> None:
+    """Require an output `scale` times as high and wide as the input."""
+    entry = case.entry
+    if entry.spec.target:
+        given = noise(1, 3, HEIGHT, WIDTH)[0].permute(1, 2, 0).numpy()
+        options = {**entry.spec.config, **case.options}
+        shape = np.asarray(entry.target()(given, **options)).shape
+        height, width = (shape[0], shape[1]) if len(shape) == 3 else (0, 0)
+        _compare_scale(case, height, width)
+        return
+    try:
+        enhancer = case.make()
+    except PluginError as error:
+        raise ConformanceError(
+            f"{error}; declare scale= of the enhancer and of size_requirements alike"
+        ) from error
+    needs = _needs(enhancer)
+    if needs.scale != entry.spec.scale:
+        raise ConformanceError(
+            f"{entry} declares scale={entry.spec.scale}, but its network {needs.scale}; declare "
+            f"scale={needs.scale}"
+        )
+
+
+def _compare_scale(case: EnhancerCase, height: int, width: int) -> None:
+    scale = case.entry.spec.scale
+    if (height, width) == (HEIGHT * scale, WIDTH * scale):
+        return
+    times = height // HEIGHT
+    true = times and (height, width) == (HEIGHT * times, WIDTH * times)
+    raise ConformanceError(
+        f"{case.entry} declares scale={scale}, but gives {height}x{width} pixels for "
+        f"{HEIGHT}x{WIDTH}; " + (f"declare scale={times}" if true else "mend the function")
+    )
+
+
+def takes_every_size(case: EnhancerCase) -> None:
+    """Require that it takes one pixel, odd and non-square sizes."""
+    enhancer = case.make()
+    scale = case.entry.spec.scale
+    for height, width in SIZES:
+        try:
+            done = enhancer.run(noise(1, 3, height, width))
+        except EnhanceKitError as error:
+            raise ConformanceError(
+                f"{case.entry} fails on {height}x{width} pixels: {error}; an enhancer takes any "
+                "size from 1x1"
+            ) from error
+        if tuple(done.shape) != (1, 3, height * scale, width * scale):
+            raise ConformanceError(
+                f"{case.entry} gives the shape {tuple(done.shape)} for a picture of "
+                f"{height}x{width} pixels"
+            )
+
+
+def range_is_kept(case: EnhancerCase) -> None:
+    """Require that pictures in [0, 1] give pictures in [0, 1]."""
+    enhancer = case.make()
+    for kind in ("noise", "smooth", *EXTREMES):
+        x = {"noise": noise(1, 3, HEIGHT, WIDTH), "smooth": smooth(HEIGHT, WIDTH)}.get(kind)
+        done = enhancer.run(extreme(kind, 1, 3, HEIGHT, WIDTH) if x is None else x)
+        low, high = float(done.min()), float(done.max())
+        if low < -1e-6 or high > 1 + 1e-6:
+            raise ConformanceError(
+                f"{case.entry} gives values from {low:.3g} to {high:.3g} for a picture ({kind}) in "
+                "[0, 1]; clip its result"
+            )
+
+
+def finite_on_extremes(case: EnhancerCase) -> None:
+    """Require that black, white and the like give no NaN or infinity."""
+    enhancer = case.make()
+    for kind in EXTREMES:
+        try:
+            enhancer.run(extreme(kind, 1, 3, HEIGHT, WIDTH))
+        except EnhanceKitError as error:
+            raise ConformanceError(
+                f"{case.entry} fails on a picture that is {kind}: {error}"
+            ) from error
+
+
+def input_is_untouched(case: EnhancerCase) -> None:
+    """Require that the picture given is not changed in place.
+
+    The pipeline hands a function a copy; the function itself is asked here, because others call
+    it directly.
+    """
+    entry = case.entry
+    picture = noise(1, 3, HEIGHT, WIDTH)[0].permute(1, 2, 0).contiguous().numpy()
+    before = picture.copy()
+    if entry.spec.target:
+        entry.target()(picture, **{**entry.spec.config, **case.options})
+    else:
+        case.make().enhance(picture)
+    if not np.array_equal(picture, before):
+        raise ConformanceError(
+            f"{entry} changes the picture it was given; work on a copy (`picture = picture.copy()`)"
+        )
+
+
+def deterministic(case: EnhancerCase) -> None:
+    """Require that the same picture gives the same result again."""
+    enhancer = case.make()
+    x = smooth(HEIGHT, WIDTH)
+    results = []
+    state = np.random.get_state()  # noqa: NPY002  others' code draws from the old generator
+    try:
+        for seed in range(2):
+            np.random.seed(seed)  # noqa: NPY002
+            with seeded(seed):
+                results.append(enhancer.run(x))
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+    if not torch.equal(*results):
+        raise ConformanceError(
+            f"{case.entry} gives another result for the same picture; draw nothing at random, or "
+            "from a generator with a fixed seed, and keep nothing from one picture to the next"
+        )
+
+
+def batch_equals_singles(case: EnhancerCase) -> None:
+    """Require that a picture's result does not depend on the others of its batch."""
+    enhancer = case.make()
+    x = torch.cat([factor * smooth(HEIGHT, WIDTH, seed) for seed, factor in ((0, 0.2), (1, 1.0))])
+    together = enhancer.run(x)
+    singly = torch.cat([enhancer.run(one[None]) for one in x])
+    if not torch.allclose(together, singly, atol=1e-5):
+        raise ConformanceError(
+            f"{case.entry} gives a picture another result in a batch than alone; keep nothing from "
+            "one picture to the next, and take no mean over the batch"
+        )
+
+
+def tiled_equals_whole(case: EnhancerCase) -> None:
+    """Require of tiles what the whole gives, to half a step of 8 bits."""
+    whole = case.make()
+    if whole.module is None or _needs(whole).halo is None:
+        raise NotApplicable("it is never cut into tiles")
+    needs = _needs(whole)
+    tile = -(-max(needs.minimum, 24) // needs.multiple_of) * needs.multiple_of
+    x = smooth(tile + (needs.halo or 0) + 29, tile + 5)
+    difference = float((whole.run(x) - case.make(tile=tile).run(x)).abs().max())
+    if not difference <= 0.5 / 255:
+        raise ConformanceError(
+            f"{case.entry} gives another picture in tiles of {tile} pixels than whole, by up to "
+            f"{difference:.2g}; declare a larger halo in its network's size_requirements"
+        )
+
+
+def controls_are_true(case: EnhancerCase) -> None:
+    """Require that each declared control is taken at both ends, and does something."""
+    controls = case.entry.spec.controls
+    if not controls:
+        raise NotApplicable("it declares no controls")
+    enhancer = case.make()
+    x = smooth(HEIGHT, WIDTH)
+    for name, ends in controls.items():
+        try:
+            low, high = (enhancer.run(x, **{name: end}) for end in ends)
+        except EnhanceKitError as error:
+            raise ConformanceError(
+                f"{case.entry} declares the control {name!r}, but fails when given {ends}: {error}"
+                f"; its network's `context` must take {name}="
+            ) from error
+        if torch.equal(low, high):
+            raise ConformanceError(
+                f"{case.entry} declares the control {name!r}, but {ends[0]:g} and {ends[1]:g} give "
+                "the same picture; use it, or do not declare it"
+            )
+
+
+def precisions_are_true(case: EnhancerCase) -> None:
+    """Require that precisions which the weights' card vouches for are close to 32 bits."""
+    exact = case.make()
+    stated = exact.card.parity_db if exact.card is not None else {}
+    vouched = sorted(name for name, db in stated.items() if db >= PARITY_DB)
+    if not vouched:
+        raise NotApplicable("no card vouches for a precision below 32 bits")
+    x = smooth(48, 56)
+    wanted = exact.run(x)
+    for name in vouched:
+        error = float(((case.make(precision=name).run(x) - wanted) ** 2).mean())
+        found = -10 * math.log10(max(error, 1e-20))
+        # one small picture may lie below the mean over a test set that the card gives
+        if not found >= PARITY_DB - 10:
+            raise ConformanceError(
+                f"the card of {case.entry} states {stated[name]:.0f} dB between {name} and 32 "
+                f"bits, but a smooth dark picture gives {found:.0f} dB; measure again"
+            )
+
+
+def cpu_equals_cuda(case: EnhancerCase) -> None:
+    """Require the CPU's result of a GPU, to half a step of 8 bits."""
+    if not torch.cuda.is_available():
+        raise NotApplicable("this machine has no CUDA device")
+    x = smooth(HEIGHT, WIDTH)
+    difference = float((case.make().run(x) - case.make(device="cuda").run(x)).abs().max())
+    if not difference <= 0.5 / 255:
+        raise ConformanceError(
+            f"{case.entry} gives another picture on CUDA than on the CPU, by up to {difference:.2g}"
+        )
+
+
+def _needs(enhancer: Enhancer) -> SizeRequirements:
+    needs = enhancer.module.size_requirements if enhancer.module is not None else None
+    return needs if isinstance(needs, SizeRequirements) else SizeRequirements()
+
+
+ENHANCER_CHECKS = (
+    scale_is_true,
+    takes_every_size,
+    range_is_kept,
+    finite_on_extremes,
+    input_is_untouched,
+    deterministic,
+    batch_equals_singles,
+    tiled_equals_whole,
+    controls_are_true,
+    precisions_are_true,
+    cpu_equals_cuda,
+)

@@ -1,0 +1,136 @@
+"""Checks that blocks and backbones share: what any torch module in a network must do."""
+
+from __future__ import annotations
+
+import pickle
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from enhancekit.errors import ConformanceError
+from enhancekit.testing.cases import BackboneCase, BlockCase
+from enhancekit.testing.samples import noise, seeded
+
+__all__ = [
+    "MODULE_CHECKS",
+    "deterministic_in_eval",
+    "gradient_reaches_every_parameter",
+    "input_is_untouched",
+    "pickles",
+    "state_round_trip",
+]
+
+ModuleCase = BlockCase | BackboneCase
+
+
+def _input(case: ModuleCase, module: nn.Module, n: int = 2) -> Tensor:
+    channels = case.widths[0] if isinstance(case, BlockCase) else case.channels
+    needs = getattr(module, "size_requirements", None)
+    multiple = getattr(needs, "multiple_of", 1)
+    side = -(-max(8, getattr(needs, "minimum", 1)) // multiple) * multiple
+    return noise(n, channels, side, side + multiple)
+
+
+def gradient_reaches_every_parameter(case: ModuleCase) -> None:
+    """Require that every parameter takes part in what is trained."""
+    module = case.make().train()
+    x = _input(case, module)
+    for seed in range(3):  # a rectifier or dropout may shut one picture off
+        with seeded(seed):
+            done = case.apply(module, x + 0.1 * seed)
+        generator = torch.Generator().manual_seed(seed)
+        weight = torch.randn(done.shape, generator=generator)  # or the gradients of pixels cancel
+        torch.autograd.backward([(done * weight).sum()])
+    own_loss = getattr(module, "context_loss", None)
+    if isinstance(case, BackboneCase) and callable(own_loss):
+        # what decides on the whole picture may be trained by itself, as the trainer does
+        torch.autograd.backward([own_loss(x, x.flip(0))])
+    trained = [(k, p) for k, p in module.named_parameters() if p.requires_grad]
+    without = [k for k, p in trained if p.grad is None or not bool(p.grad.any())]
+    if without:
+        raise ConformanceError(
+            f"no gradient reaches {', '.join(without)} of {case.entry}; use them in forward, "
+            "remove them, or register them as buffers"
+        )
+
+
+def state_round_trip(case: ModuleCase) -> None:
+    """Require that its state dict holds all it computes with, and survives safetensors."""
+    module = case.make()
+    x = _input(case, module)
+    try:
+        payload = safetensors.torch.save(
+            {k: v.detach().contiguous() for k, v in module.state_dict().items()}
+        )
+        again = case.make(seed=1)
+        again.load_state_dict(safetensors.torch.load(payload), strict=True)
+    except Exception as error:
+        raise ConformanceError(
+            f"the state of {case.entry} cannot be saved and loaded as safetensors: {error}"
+        ) from error
+    with torch.no_grad():
+        if not _close(case.apply(module, x), case.apply(again, x)):
+            raise ConformanceError(
+                f"{case.entry} gives another result after its state was saved and loaded: "
+                "something it computes with is no parameter; use register_buffer"
+            )
+
+
+def deterministic_in_eval(case: ModuleCase) -> None:
+    """Require the same result again in eval mode, whatever the random numbers."""
+    module = case.make()
+    x = _input(case, module)
+    with torch.no_grad():
+        results = []
+        for seed in range(2):
+            with seeded(seed):
+                results.append(case.apply(module, x))
+    if not torch.equal(*results):
+        raise ConformanceError(
+            f"{case.entry} gives another result when called again in eval mode; dropout and noise "
+            "must depend on self.training, and forward must not change its own state"
+        )
+
+
+def input_is_untouched(case: ModuleCase) -> None:
+    """Require that the tensor given is not changed in place."""
+    module = case.make()
+    x = _input(case, module)
+    before = x.clone()
+    with torch.no_grad():
+        case.apply(module, x)
+    if not torch.equal(x, before):
+        raise ConformanceError(
+            f"{case.entry} changes its input in place, which others still read; write `x = x + y` "
+            "instead of `x += y`, and no inplace=True on the first layer"
+        )
+
+
+def pickles(case: ModuleCase) -> None:
+    """Require that it can be sent to another process, and computes the same there."""
+    module = case.make()
+    x = _input(case, module)
+    try:
+        again = pickle.loads(pickle.dumps(module))  # noqa: S301  our own bytes
+    except Exception as error:
+        raise ConformanceError(
+            f"{case.entry} cannot be pickled, so it cannot be sent to other processes: {error}; "
+            "keep no lambda, local function or open file as an attribute"
+        ) from error
+    with torch.no_grad():
+        if not _close(case.apply(module, x), case.apply(again, x)):
+            raise ConformanceError(f"{case.entry} gives another result after pickling")
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, atol=1e-6)
+
+
+MODULE_CHECKS = (
+    gradient_reaches_every_parameter,
+    state_round_trip,
+    deterministic_in_eval,
+    input_is_untouched,
+    pickles,
+)

@@ -1,0 +1,96 @@
+"""How far an output pixel looks at the input: measured by where its gradient is not zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["LIMIT", "measure_reach"]
+
+LIMIT = 512
+"""Whatever looks at least this far, in pixels, is taken for unbounded."""
+
+
+def measure_reach(
+    call: Callable[[Tensor, Tensor], Tensor],
+    channels: int,
+    *,
+    expected: int = 0,
+    multiple_of: int = 1,
+    minimum: int = 1,
+    scale: int = 1,
+) -> int | None:
+    """Measure how far an output pixel looks at the input in each direction.
+
+    Parameters
+    ----------
+    call : callable
+        ``call(x, whole)`` maps (N, channels, H, W) to `scale` times that height and width.
+        `whole` equals `x` and carries no gradient.
+    channels : int
+        Channels of its input.
+    expected : int
+        Where to look first.
+    multiple_of, minimum : int
+        Sizes that it takes.
+    scale : int
+        How many times the input's height and width the output has.
+
+    Returns
+    -------
+    int or None
+        The reach in pixels; ``None`` if it sees the whole of a strip of `LIMIT` pixels a side.
+
+    Examples
+    --------
+    >>> conv = torch.nn.Conv2d(3, 3, 5, padding=2)
+    >>> measure_reach(lambda x, _: conv(x), 3)
+    2
+    """
+    width = -(-max(minimum, 4) // multiple_of) * multiple_of
+    margin = 8 + 2 * multiple_of
+    room = expected + margin
+    while True:
+        half = -(-room // multiple_of) * multiple_of
+        # two seeds, because a rectifier may shut a path
+        reach = max(
+            _reach_along(call, (channels, half, width), multiple_of, scale, axis=axis, seed=seed)
+            for axis in (2, 3)
+            for seed in range(2)
+        )
+        if reach < half - multiple_of:
+            return reach
+        if half >= LIMIT:
+            return None
+        room = 2 * half
+
+
+def _reach_along(
+    call: Callable[[Tensor, Tensor], Tensor],
+    strip: tuple[int, int, int],
+    multiple_of: int,
+    scale: int,
+    *,
+    axis: int,
+    seed: int,
+) -> int:
+    """Measure along one axis, on a strip: the pixels of one period in its middle, one by one."""
+    channels, half, width = strip
+    length = 2 * half + multiple_of
+    shape = (1, channels, length, width) if axis == 2 else (1, channels, width, length)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(shape, generator=generator).requires_grad_()
+    done = call(x, x.detach())
+    weighted = done * torch.randn(done.shape, generator=generator)
+    furthest = 0
+    for place in range(half * scale, (half + multiple_of) * scale):
+        (gradient,) = torch.autograd.grad(
+            weighted.select(axis, place).sum(), x, retain_graph=True, materialize_grads=True
+        )
+        seen = gradient.abs().amax(dim=(0, 1, 5 - axis)).nonzero().flatten()
+        if len(seen):
+            here = place // scale
+            furthest = max(furthest, int((seen - here).abs().max()))
+    return furthest
