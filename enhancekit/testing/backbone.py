@@ -39,6 +39,17 @@ def _needs(case: BackboneCase, module: nn.Module) -> SizeRequirements:
     )
 
 
+def _usable(case: BackboneCase, module: nn.Module) -> SizeRequirements:
+    """Return what it needs, if its scale is true; what comes out cannot be placed otherwise."""
+    needs = _needs(case, module)
+    side = _side(needs)
+    with torch.no_grad():
+        done = case.apply(module, noise(1, 3, side, side))
+    if tuple(done.shape) != (1, 3, side * needs.scale, side * needs.scale):
+        raise NotApplicable("its scale is not the declared one; see scale_is_true")
+    return needs
+
+
 def _side(needs: SizeRequirements, least: int = 16) -> int:
     return -(-max(needs.minimum, least) // needs.multiple_of) * needs.multiple_of
 
@@ -117,7 +128,7 @@ def scale_is_true(case: BackboneCase) -> None:
 def halo_is_true(case: BackboneCase) -> None:
     """Require that an output pixel looks no further than `size_requirements.halo`."""
     module = case.make()
-    needs = _needs(case, module)
+    needs = _usable(case, module)
     if needs.halo is None:
         raise NotApplicable("it declares no halo, so pictures are never cut into tiles")
     measured = measure_reach(
@@ -144,7 +155,7 @@ def halo_is_true(case: BackboneCase) -> None:
 def tiled_equals_whole(case: BackboneCase) -> None:
     """Require that tiles give what the whole gives, to a ten-thousandth."""
     module = case.make()
-    needs = _needs(case, module)
+    needs = _usable(case, module)
     if needs.halo is None:
         raise NotApplicable("it declares no halo, so pictures are never cut into tiles")
     tile = _side(needs, 24)
@@ -169,8 +180,8 @@ def batch_equals_singles(case: BackboneCase) -> None:
     side = _side(needs)
     x = noise(3, 3, side, side) * torch.tensor([0.1, 0.5, 1.0]).view(3, 1, 1, 1)
     with torch.no_grad():
-        together = case.apply(module, x)
-        singly = torch.cat([case.apply(module, one[None]) for one in x])
+        together = case.apply(module, x.clone())
+        singly = torch.cat([case.apply(module, one[None].clone()) for one in x])
     if together.shape != singly.shape or not torch.allclose(together, singly, atol=1e-5):
         raise ConformanceError(
             f"{case.entry} gives a picture another result in a batch than alone; take means and "
@@ -211,7 +222,7 @@ def finite_on_extremes(case: BackboneCase) -> None:
 def runs_in_bf16(case: BackboneCase) -> None:
     """Require finite results in 16 bits, as ``precision="bf16"`` asks for them."""
     module = case.make()
-    side = _side(_needs(case, module))
+    side = _side(_usable(case, module))
     x = smooth(side, side)
     done = apply_network(
         module, x, global_context=case.entry.spec.global_context, dtype=torch.bfloat16
@@ -228,7 +239,8 @@ def cpu_equals_cuda(case: BackboneCase) -> None:
     if not torch.cuda.is_available():
         raise NotApplicable("this machine has no CUDA device")
     module = case.make()
-    x = smooth(2 * _side(_needs(case, module)), _side(_needs(case, module)))
+    side = _side(_usable(case, module))
+    x = smooth(2 * side, side)
     context = case.entry.spec.global_context
     here = apply_network(module, x, global_context=context)
     there = apply_network(module.to("cuda"), x, global_context=context)

@@ -24,12 +24,19 @@ __all__ = [
 ModuleCase = BlockCase | BackboneCase
 
 
-def _input(case: ModuleCase, module: nn.Module, n: int = 2) -> Tensor:
-    channels = case.widths[0] if isinstance(case, BlockCase) else case.channels
+def _input(case: ModuleCase, module: nn.Module) -> Tensor:
+    """Give pictures, or for a block features of either sign."""
+    if isinstance(case, BlockCase):
+        return noise(2, case.widths[0], 8, 9) - 0.5
     needs = getattr(module, "size_requirements", None)
     multiple = getattr(needs, "multiple_of", 1)
     side = -(-max(8, getattr(needs, "minimum", 1)) // multiple) * multiple
-    return noise(n, channels, side, side + multiple)
+    return noise(2, case.channels, side, side + multiple)
+
+
+def _result(case: ModuleCase, module: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
+    with torch.no_grad(), seeded(seed):
+        return case.apply(module, x.clone())
 
 
 def gradient_reaches_every_parameter(case: ModuleCase) -> None:
@@ -38,7 +45,7 @@ def gradient_reaches_every_parameter(case: ModuleCase) -> None:
     x = _input(case, module)
     for seed in range(3):  # a rectifier or dropout may shut one picture off
         with seeded(seed):
-            done = case.apply(module, x + 0.1 * seed)
+            done = case.apply(module, x + 0.1 * seed)  # also keeps x from being changed in place
         generator = torch.Generator().manual_seed(seed)
         weight = torch.randn(done.shape, generator=generator)  # or the gradients of pixels cancel
         torch.autograd.backward([(done * weight).sum()])
@@ -69,24 +76,18 @@ def state_round_trip(case: ModuleCase) -> None:
         raise ConformanceError(
             f"the state of {case.entry} cannot be saved and loaded as safetensors: {error}"
         ) from error
-    with torch.no_grad():
-        if not _close(case.apply(module, x), case.apply(again, x)):
-            raise ConformanceError(
-                f"{case.entry} gives another result after its state was saved and loaded: "
-                "something it computes with is no parameter; use register_buffer"
-            )
+    if not _close(_result(case, module, x), _result(case, again, x)):
+        raise ConformanceError(
+            f"{case.entry} gives another result after its state was saved and loaded: something "
+            "it computes with is no parameter; use register_buffer"
+        )
 
 
 def deterministic_in_eval(case: ModuleCase) -> None:
     """Require the same result again in eval mode, whatever the random numbers."""
     module = case.make()
     x = _input(case, module)
-    with torch.no_grad():
-        results = []
-        for seed in range(2):
-            with seeded(seed):
-                results.append(case.apply(module, x))
-    if not torch.equal(*results):
+    if not torch.equal(*(_result(case, module, x, seed) for seed in range(2))):
         raise ConformanceError(
             f"{case.entry} gives another result when called again in eval mode; dropout and noise "
             "must depend on self.training, and forward must not change its own state"
@@ -118,9 +119,8 @@ def pickles(case: ModuleCase) -> None:
             f"{case.entry} cannot be pickled, so it cannot be sent to other processes: {error}; "
             "keep no lambda, local function or open file as an attribute"
         ) from error
-    with torch.no_grad():
-        if not _close(case.apply(module, x), case.apply(again, x)):
-            raise ConformanceError(f"{case.entry} gives another result after pickling")
+    if not _close(_result(case, module, x), _result(case, again, x)):
+        raise ConformanceError(f"{case.entry} gives another result after pickling")
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

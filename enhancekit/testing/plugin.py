@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def registers(case: PluginCase) -> None:
 
 def listing_imports_no_torch(case: PluginCase) -> None:
     """Require that listing what it registers imports no torch."""
-    by = _probe(case, code=False)["torch_by"]
+    by = _probe(case)["torch_by"]
     if by:
         raise ConformanceError(
             f"listing the plugin {case} imports torch ({by}); let the plugin's module hold "
@@ -72,7 +73,7 @@ def listing_imports_no_torch(case: PluginCase) -> None:
 
 def no_side_effects_on_import(case: PluginCase) -> None:
     """Require that listing it and importing its code change, print and write nothing."""
-    found = _probe(case, code=True)
+    found = _probe(case)
     if found["listing"]:
         raise ConformanceError(
             f"listing the plugin {case} {', '.join(found['listing'])}; do that where it is used"
@@ -84,9 +85,14 @@ def no_side_effects_on_import(case: PluginCase) -> None:
         )
 
 
-def _probe(case: PluginCase, *, code: bool) -> dict[str, Any]:
+def _probe(case: PluginCase) -> dict[str, Any]:
     provider = _status(case).provider
-    given = {"path": sys.path, "plugin": provider.plugin, "code": code}
+    return _probed(provider.plugin, provider.distribution, tuple(sys.path))
+
+
+@cache  # two checks ask, and the first import of torch takes seconds
+def _probed(plugin: str, distribution: str, path: tuple[str, ...]) -> dict[str, Any]:
+    given = {"path": path, "plugin": plugin}
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
         # -P: the kit's own folder is no place to import from
@@ -94,7 +100,7 @@ def _probe(case: PluginCase, *, code: bool) -> dict[str, Any]:
         done = subprocess.run(  # noqa: S603  our own interpreter and file
             command,
             input=json.dumps(given),
-            env={**os.environ, ALLOW: provider.distribution},
+            env={**os.environ, ALLOW: distribution},
             cwd=folder,
             capture_output=True,
             text=True,
@@ -102,7 +108,9 @@ def _probe(case: PluginCase, *, code: bool) -> dict[str, Any]:
         )
         if not result.is_file():
             last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-            raise ConformanceError(f"the plugin {case} cannot be listed in a fresh process: {last}")
+            raise ConformanceError(
+                f"the plugin {plugin} cannot be listed in a fresh process: {last}"
+            )
         found: dict[str, Any] = json.loads(result.read_text("utf-8"))
         return found
 

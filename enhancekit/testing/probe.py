@@ -1,8 +1,8 @@
 """Run by `plugin_checks` in a fresh interpreter: what listing a plugin and importing it changes.
 
-Reads from standard input: JSON with ``path`` (for ``sys.path``), ``plugin`` and ``code`` (whether
-the targets' modules are imported too). Writes JSON to the file named by its first argument: what
-was imported by whom, and what changed.
+Reads from standard input: JSON with ``path`` (for ``sys.path``) and ``plugin``. Writes JSON to the
+file named by its first argument: who imported torch while it was listed, and what was changed by
+listing it and then by importing the modules of its targets.
 """
 
 from __future__ import annotations
@@ -98,7 +98,14 @@ def torch_state() -> dict[str, Any]:
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Name what differs."""
-    return [f"changes {key}" for key in before if before[key] != after[key]]
+    found = [f"changes {key}" for key in before if before[key] != after[key]]
+    if "numpy" in sys.modules:  # it adds filters of its own, and torch does
+        found = [c for c in found if c != "changes warnings.filters"]
+    return found
+
+
+def _said(printed: str) -> list[str]:
+    return [f"prints {printed.strip()[:80]!r}"] if printed else []
 
 
 def _list(plugin: str) -> list[str]:
@@ -140,20 +147,18 @@ def main() -> None:
     sys.addaudithook(watch.audit)
     before = state()
     targets, printed = _printed(lambda: _list(given["plugin"]))
-    listing = [*changes(before, state()), *watch.events]
+    listing = [*changes(before, state()), *_said(printed), *watch.events]
     torch_by = watch.torch_by
-    importing: list[str] = []
-    if given["code"]:
-        watch.events.clear()
-        before = state()
-        _, more = _printed(lambda: _import(targets))
-        printed += more
-        importing = [*changes(before, state()), *changes(FRESH, torch_state()), *watch.events]
-        # numpy and torch add filters of their own when they are first imported
-        importing = [c for c in importing if c != "changes warnings.filters"]
+    watch.events.clear()
+    before = state()
+    _, printed = _printed(lambda: _import(targets))
+    importing = [
+        *changes(before, state()),
+        *changes(FRESH, torch_state()),
+        *_said(printed),
+        *watch.events,
+    ]
     watch.on = False
-    if printed:
-        listing.append(f"prints {printed.strip()[:80]!r}")
     found = {"torch_by": torch_by, "listing": listing, "importing": importing}
     Path(sys.argv[1]).write_text(json.dumps(found), encoding="utf-8")
 

@@ -49,7 +49,7 @@ def measure_reach(
     >>> measure_reach(lambda x, _: conv(x), 3)
     2
     """
-    width = -(-max(minimum, 4) // multiple_of) * multiple_of
+    width = -(-max(minimum, 16) // multiple_of) * multiple_of
     margin = 8 + 2 * multiple_of
     room = expected + margin
     while True:
@@ -82,7 +82,7 @@ def _reach_along(
     shape = (1, channels, length, width) if axis == 2 else (1, channels, width, length)
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(shape, generator=generator).requires_grad_()
-    done = call(x, x.detach())
+    done = call(x.clone(), x.detach())
     weighted = done * torch.randn(done.shape, generator=generator)
     furthest = 0
     for place in range(half * scale, (half + multiple_of) * scale):

@@ -1,0 +1,352 @@
+"""Each check of blocks and backbones fails on what breaks exactly it, and on nothing else."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from enhancekit import BackboneSpec, BlockSpec, SizeRequirements, hookimpl
+from enhancekit.errors import ConformanceError, OptionError
+from enhancekit.testing import (
+    BackboneCase,
+    BlockCase,
+    check_backbone,
+    check_block,
+    checks_of,
+    isolated_plugins,
+)
+from enhancekit.testing.cases import NotApplicable
+
+
+class Mended(nn.Module):
+    """What the broken blocks would be without their one fault."""
+
+    halo = 2
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv2(self.conv1(x).relu())
+
+
+class NeedsTwoPixels(Mended):
+    def forward(self, x):
+        return super().forward(F.pad(x, (1, 1, 1, 1), mode="reflect")[..., 1:-1, 1:-1])
+
+
+class LooksFurther(Mended):
+    halo = 1
+
+
+class Idle(Mended):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.idle = nn.Parameter(torch.ones(channels))
+
+
+class Unsaved(Mended):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.gain = torch.rand(channels, 1, 1)
+
+    def forward(self, x):
+        return super().forward(x) * self.gain
+
+
+class Dropping(Mended):
+    def forward(self, x):
+        return x + F.dropout(super().forward(x), 0.3, training=True)
+
+
+class InPlace(Mended):
+    def forward(self, x):
+        return self.conv2(x.relu_())
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        del self.conv1
+
+
+class Lambda(Mended):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.activate = lambda x: x.relu()
+
+    def forward(self, x):
+        return self.activate(super().forward(x))
+
+
+BLOCKS = {
+    "shapes": (NeedsTwoPixels, "on 8 channels of 1x1 pixels: .*any size from 1x1"),
+    "halo_is_true": (LooksFurther, r"declares halo = 1, .* looks 2 pixels far; declare halo = 2"),
+    "gradient_reaches_every_parameter": (Idle, "no gradient reaches idle of block kit:idle"),
+    "state_round_trip": (Unsaved, "use register_buffer"),
+    "deterministic_in_eval": (Dropping, r"self\.training"),
+    "input_is_untouched": (InPlace, "no inplace=True on the first layer"),
+    "pickles": (Lambda, "keep no lambda"),
+}
+
+
+class Net(nn.Module):
+    """A small network at half the size, what the broken ones would be without their one fault."""
+
+    def __init__(self, scale=1, halo=3):
+        super().__init__()
+        self.conv = nn.Conv2d(12, 12 * scale**2, 3, padding=1)
+        self.scale = scale
+        self.size_requirements = SizeRequirements(multiple_of=2, minimum=2, halo=halo, scale=scale)
+
+    def body(self, x):
+        return F.pixel_shuffle(self.conv(F.pixel_unshuffle(x, 2)), 2 * self.scale)
+
+    def forward(self, x):
+        base = F.interpolate(x, scale_factor=float(self.scale)) if self.scale > 1 else x
+        return (base + 0.1 * self.body(x)).clamp(0, 1)
+
+
+class Context(Net):
+    """One that needs the mean of the whole picture, and declares so."""
+
+    def context(self, whole):
+        return whole.mean(dim=(1, 2, 3), keepdim=True)
+
+    def forward(self, x, mean):
+        return (super().forward(x) * (0.3 + mean)).clamp(0, 1)
+
+
+class NeedsEight(Net):
+    def forward(self, x):
+        return super().forward(F.pad(x, (7, 7, 7, 7), mode="reflect")[..., 7:-7, 7:-7])
+
+
+class Odd(Net):
+    def __init__(self):
+        super().__init__()
+        self.size_requirements = SizeRequirements(multiple_of=1, minimum=1, halo=3)
+
+
+class Enlarging(Net):
+    def __init__(self):
+        super().__init__(scale=2)
+        self.size_requirements = SizeRequirements(multiple_of=2, minimum=2, halo=3, scale=1)
+
+
+class FaintlyFurther(Net):
+    def forward(self, x):
+        return super().forward(x + 1e-6 * x.roll(9, 2))
+
+
+class SmallHalo(Net):
+    def __init__(self):
+        super().__init__(halo=0)
+
+
+class Everywhere(Net):
+    def forward(self, x):
+        return super().forward(x) * x.mean(dim=(1, 2, 3), keepdim=True)
+
+
+class Unclamped(Net):
+    def forward(self, x):
+        return 1.2 * super().forward(x)
+
+
+class Dividing(Net):
+    def forward(self, x):
+        return super().forward(x * x / x)
+
+
+class MixingBatch(Net):
+    def forward(self, x):
+        return super().forward((1.1 * x - 0.1 * x.mean(dim=0, keepdim=True)).clamp(0, 1))
+
+
+class HiddenMean(Net):
+    def forward(self, x):
+        mean = x.detach().mean(dim=(1, 2, 3), keepdim=True)
+        return super().forward(x) * (0.5 + mean).clamp(max=1)
+
+
+class ThirtyTwoBits(Net):
+    def body(self, x):
+        done = torch.zeros_like(x)
+        bright = x > 0.01
+        done[bright] = super().body(x)[bright]
+        return done
+
+
+class OnCuda(Net):
+    def forward(self, x):
+        return (super().forward(x) + 0.1 * x.is_cuda).clamp(0, 1)
+
+
+class NetIdle(Net):
+    def __init__(self):
+        super().__init__()
+        self.idle = nn.Parameter(torch.ones(3))
+
+
+class NetUnsaved(Net):
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.rand(3, 1, 1)
+
+    def forward(self, x):
+        return super().forward(x) * self.gain
+
+
+class NetDropping(Net):
+    def forward(self, x):
+        noise = 1e-5 * torch.rand(1) if len(x) < 3 and x.shape[2] < 24 else 0
+        return super().forward(x * (1 - noise))
+
+
+class NetInPlace(Net):
+    def forward(self, x):
+        return super().forward(x.mul_(0.9))
+
+
+class NetLambda(Net):
+    def __init__(self):
+        super().__init__()
+        self.activate = lambda x: x
+
+    def forward(self, x):
+        return self.activate(super().forward(x))
+
+
+BACKBONES = {
+    "sizes_are_true": (NeedsEight, "multiple_of=2, minimum=2, .*declare multiple_of=2, minimum=16"),
+    "scale_is_true": (Enlarging, r"declares scale=1, but gives .*; declare scale=2"),
+    "halo_is_true": (FaintlyFurther, r"declares halo=3, .* looks 12 pixels far; declare halo=12"),
+    "range_is_kept": (Unclamped, r"a picture \(.*\) in \[0, 1\]; .* clamp\(0, 1\)"),
+    "finite_on_extremes": (Dividing, "a picture that is black; guard divisions"),
+    "batch_equals_singles": (MixingBatch, "never over the batch"),
+    "tiled_equals_whole": (HiddenMean, "in tiles of 24 pixels than whole"),
+    "runs_in_bf16": (ThirtyTwoBits, "runs_in_bf16: .*destination dtypes match"),
+    "cpu_equals_cuda": (OnCuda, "another picture on CUDA"),
+    "gradient_reaches_every_parameter": (NetIdle, "no gradient reaches idle of backbone kit:"),
+    "state_round_trip": (NetUnsaved, "use register_buffer"),
+    "deterministic_in_eval": (NetDropping, r"self\.training"),
+    "input_is_untouched": (NetInPlace, "changes its input in place"),
+    "pickles": (NetLambda, "keep no lambda"),
+}
+OTHERS = (Net, Context, Odd, SmallHalo, Everywhere)
+
+
+def name_of(made):
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", made.__name__).lower()
+
+
+class Plugin:
+    @hookimpl
+    def enhancekit_blocks(self):
+        for made in (Mended, *(b for b, _ in BLOCKS.values())):
+            target = f"{__name__}:{made.__name__}"
+            yield BlockSpec(name=name_of(made), role="residual", summary="x", target=target)
+        yield BlockSpec(name="conv", role="encoder", summary="x", target="torch.nn:Conv2d")
+
+    @hookimpl
+    def enhancekit_backbones(self):
+        for made in (*OTHERS, *(b for b, _ in BACKBONES.values())):
+            yield BackboneSpec(
+                name=name_of(made),
+                summary="x",
+                target=f"{__name__}:{made.__name__}",
+                global_context=made is Context,
+            )
+
+
+@pytest.fixture(autouse=True)
+def _plugin():
+    with isolated_plugins(kit=Plugin()):
+        yield
+
+
+def failing(case):
+    """Return the checks that fail, with what they say."""
+    found = {}
+    for name, check in checks_of(case).items():
+        try:
+            check()
+        except ConformanceError as error:
+            found[name] = str(error)
+        except NotApplicable:
+            pass
+    return found
+
+
+class TestBlock:
+    def test_every_check_has_a_block_that_breaks_it(self):
+        assert set(BLOCKS) == set(checks_of(BlockCase("kit:mended")))
+
+    @pytest.mark.parametrize("check", BLOCKS)
+    def test_breaking_exactly_one(self, check):
+        made, said = BLOCKS[check]
+        found = failing(BlockCase(f"kit:{name_of(made)}"))
+        assert set(found) == {check}
+        assert re.search(said, found[check])
+
+    def test_mended(self):
+        assert {o.status for o in check_block("kit:mended")} == {"passed"}
+
+    def test_other_roles_are_described(self):
+        with pytest.raises(OptionError, match=r"role 'encoder', whose interface .* give args="):
+            check_block("kit:conv")
+        options = {"kernel_size": 5, "padding": 2}
+        found = check_block("kit:conv", args=(3, 6), options=options, channels=3, out_channels=6)
+        assert {o.check: o.status for o in found}["shapes"] == "passed"
+        assert {o.check: o.status for o in found}["halo_is_true"] == "not applicable"
+
+    def test_wrong_number_of_channels(self):
+        with pytest.raises(ConformanceError, match=r"shapes: .* gives the shape \(2, 6, 1, 1\)"):
+            check_block("kit:conv", args=(3, 6, 1), channels=3)
+
+
+class TestBackbone:
+    def test_every_check_has_a_network_that_breaks_it(self):
+        assert set(BACKBONES) == set(checks_of(BackboneCase("kit:net")))
+
+    @pytest.mark.parametrize("check", BACKBONES)
+    def test_breaking_exactly_one(self, check):
+        if check == "cpu_equals_cuda" and not torch.cuda.is_available():
+            pytest.skip("this machine has no CUDA device")
+        made, said = BACKBONES[check]
+        found = failing(BackboneCase(f"kit:{name_of(made)}"))
+        assert set(found) == {check}
+        assert re.search(said, found[check])
+
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("kit:net", {}),
+            ("kit:net", {"scale": 2}),
+            ("kit:net", {"scale": 3}),
+            ("kit:context", {}),
+        ],
+    )
+    def test_mended(self, name, options):
+        assert {o.status for o in check_backbone(name, options=options)} <= {
+            "passed",
+            "not applicable",
+        }
+
+    @pytest.mark.parametrize(
+        ("made", "said"),
+        [
+            (Odd, "multiple_of=1, minimum=1, .*; declare multiple_of=2, minimum=2"),
+            (SmallHalo, "declares halo=0, .* looks 3 pixels far; declare halo=3"),
+            (SmallHalo, "in tiles of 24 pixels than whole"),
+            (Everywhere, r"looks at least 512 pixels far; declare halo=None, or global_context"),
+        ],
+    )
+    def test_the_right_declaration_is_suggested(self, made, said):
+        found = failing(BackboneCase(f"kit:{name_of(made)}"))
+        assert any(re.search(said, text) for text in found.values()), found
