@@ -70,12 +70,12 @@ def install(tmp_path, monkeypatch, fresh_host):
     """Put files and a dist-info on ``sys.path``, as pip would."""
     before = dict(sys.modules)
 
-    def put(distribution, version, files, entry_points):
+    def put(distribution, version, files, entry_points, metadata=""):
         site = tmp_path / "site" / f"{distribution}-{version}"
         info = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n{metadata}"
         )
         (info / "entry_points.txt").write_text(entry_points)
         for name, text in files.items():
@@ -101,7 +101,8 @@ def make_plugin(install):
 
     ``source`` is the plugin's module. Instead of it, or besides, ``blocks=[{...}]`` and the like
     give the fields of the specs it registers; ``{code}`` in a target stands for a second module,
-    whose text is ``code``. ``entry_points`` replaces the whole entry_points.txt.
+    whose text is ``code``. ``entry_points`` replaces the whole entry_points.txt; ``metadata`` are
+    further lines of METADATA.
     """
 
     def make(
@@ -112,6 +113,7 @@ def make_plugin(install):
         version="1.0",
         code="",
         entry_points=None,
+        metadata="",
         **kinds,
     ):
         module = f"fake_{distribution.replace('-', '_').replace('.', '_')}"
@@ -129,6 +131,7 @@ def make_plugin(install):
             version,
             {f"{module}.py": "\n".join(lines), f"{module}_code.py": dedent(code)},
             f"[enhancekit]\n{name} = {module}\n" if entry_points is None else entry_points,
+            metadata,
         )
         return Installed(name, distribution, version, module, path)
 

@@ -96,11 +96,11 @@ def _probed(plugin: str, distribution: str, path: tuple[str, ...]) -> dict[str, 
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
         # -P: the kit's own folder is no place to import from
-        command = [sys.executable, "-P", "-B", "-W", "ignore", probe.__file__, str(result)]
+        command = [sys.executable, "-P", "-B", probe.__file__, str(result)]
         done = subprocess.run(  # noqa: S603  our own interpreter and file
             command,
             input=json.dumps(given),
-            env={**os.environ, ALLOW: distribution},
+            env={**os.environ, ALLOW: distribution, "PYTHONWARNINGS": ""},
             cwd=folder,
             capture_output=True,
             text=True,

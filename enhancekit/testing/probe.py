@@ -51,6 +51,14 @@ class Watch:
             return
         if event in TOUCHED:
             self.events.append(f"{TOUCHED[event]} ({arguments[0]})")
+        elif event in ("os.putenv", "os.unsetenv"):
+            # noted even where the value stays, because our caller may have handed the new one down
+            name = os.fsdecode(arguments[0])
+            change = f"sets the environment variable {name}"
+            if event == "os.unsetenv" and change in self.events:
+                self.events.remove(change)
+            elif change not in self.events:
+                self.events.append(change)
         writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
         if event == "open" and isinstance(arguments[2], int) and arguments[2] & writes:
             self.events.append(f"writes a file ({arguments[0]})")
@@ -70,7 +78,6 @@ def state() -> dict[str, Any]:
     """Everything of the process that an import must leave as it was."""
     return {
         "the working folder": str(Path.cwd()),
-        "os.environ": dict(os.environ),
         "sys.path": list(sys.path),
         "warnings.filters": [str(f) for f in warnings.filters],
         "the root logger": ([str(h) for h in logging.root.handlers], logging.root.level),
