@@ -52,7 +52,9 @@ def gradient_reaches_every_parameter(case: ModuleCase) -> None:
     own_loss = getattr(module, "context_loss", None)
     if isinstance(case, BackboneCase) and callable(own_loss):
         # what decides on the whole picture may be trained by itself, as the trainer does
-        torch.autograd.backward([own_loss(x, x.flip(0))])
+        own = own_loss(x, x.flip(0))
+        if own.requires_grad:
+            torch.autograd.backward([own])
     trained = [(k, p) for k, p in module.named_parameters() if p.requires_grad]
     without = [k for k, p in trained if p.grad is None or not bool(p.grad.any())]
     if without:
