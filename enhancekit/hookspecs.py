@@ -1,4 +1,10 @@
-"""The five hooks of the plugin API: each gives descriptions, without side effects or torch."""
+"""The five hooks of the plugin API: each gives descriptions, without side effects or torch.
+
+A hook says which version of enhancekit brought it, and a plugin's requirement (``enhancekit>=0.1,
+<0.2``) which versions it works with; one that does not fit is left out and says so. A hook that will
+go is marked by ``warn_on_impl`` for at least one minor version: it works on, and ``enhancekit
+plugins`` and the check ``uses_no_deprecated_hook`` say what to use instead.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +25,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 def enhancekit_backbones() -> Iterable[BackboneSpec]:
     """Register networks.
 
+    .. versionadded:: 0.1.0
+
     Examples
     --------
     >>> from enhancekit import BackboneSpec, hookimpl
@@ -35,6 +43,8 @@ def enhancekit_backbones() -> Iterable[BackboneSpec]:
 @hookspec
 def enhancekit_blocks() -> Iterable[BlockSpec]:
     """Register parts of networks, found by name in a network's config.
+
+    .. versionadded:: 0.1.0
 
     Examples
     --------
@@ -53,6 +63,8 @@ def enhancekit_blocks() -> Iterable[BlockSpec]:
 def enhancekit_losses() -> Iterable[LossSpec]:
     """Register losses, usable by name in a composite such as ``"l1 + 0.1*ssim"``.
 
+    .. versionadded:: 0.1.0
+
     Examples
     --------
     >>> from enhancekit import LossSpec, hookimpl
@@ -66,6 +78,8 @@ def enhancekit_losses() -> Iterable[LossSpec]:
 @hookspec
 def enhancekit_metrics() -> Iterable[MetricSpec]:
     """Register figures of merit.
+
+    .. versionadded:: 0.1.0
 
     Examples
     --------
@@ -83,6 +97,8 @@ def enhancekit_metrics() -> Iterable[MetricSpec]:
 @hookspec
 def enhancekit_enhancers() -> Iterable[EnhancerSpec]:
     """Register what ``enhancekit.load`` finds.
+
+    .. versionadded:: 0.1.0
 
     Examples
     --------

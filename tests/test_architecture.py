@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import doctest
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import enhancekit
 from enhancekit import hookspecs, plugins
@@ -29,9 +31,11 @@ FLOORS = {
     "plugins": 2,
     "builtin": 3,
     "imaging": 3,
+    "scaffold": 3,
     "weights": 3,
     "inference": 4,
     "batch": 5,
+    "diagnosis": 5,
     "export": 5,
     "training": 5,
     "video": 5,
@@ -246,6 +250,12 @@ def test_every_hook_has_an_example_that_works(hook):
     (given,) = scope[hook]()
     assert type(given) is wanted
     assert scope[hook].enhancekit_impl
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_says_which_version_brought_it(hook):
+    (added,) = re.findall(r"\.\. versionadded:: (\S+)\n", getattr(hookspecs, hook).__doc__)
+    assert Version(added) <= Version(enhancekit.__version__)
 
 
 @pytest.mark.parametrize("hook", HOOKS)

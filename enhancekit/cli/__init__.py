@@ -12,7 +12,19 @@ import warnings
 import typer
 
 from enhancekit._version import __version__
-from enhancekit.cli import bench, data, enhance, evaluate, info, listing, plugins, train, video
+from enhancekit.cli import (
+    bench,
+    data,
+    doctor,
+    enhance,
+    evaluate,
+    info,
+    listing,
+    new_plugin,
+    plugins,
+    train,
+    video,
+)
 from enhancekit.errors import EnhanceKitError
 
 __all__ = ["app", "main"]
@@ -29,6 +41,8 @@ app.command("list")(listing.list_names)
 app.command("info")(info.info)
 app.command("plugins")(plugins.plugins)
 app.command("video")(video.video)
+app.command("doctor")(doctor.doctor)
+app.command("new-plugin")(new_plugin.new_plugin)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("bench")(bench.bench)

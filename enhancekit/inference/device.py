@@ -8,7 +8,7 @@ import torch
 
 from enhancekit.errors import DeviceError, OptionError
 
-__all__ = ["PARITY_DB", "choose_device", "choose_precision"]
+__all__ = ["PARITY_DB", "choose_device", "choose_precision", "native_precisions"]
 
 PARITY_DB = 50.0
 """PSNR against 32 bits that a card must state before ``"auto"`` uses a lower precision."""
@@ -61,6 +61,17 @@ def _computes_natively(device: torch.device, name: str) -> bool:
     # older versions of torch cannot be asked, and then 32 bits are the safe answer
     asked: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(asked.get(ability, False) for ability in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def native_precisions(device: torch.device) -> list[str]:
+    """Return the precisions below 32 bits that a device computes without emulation.
+
+    Examples
+    --------
+    >>> "fp16" in native_precisions(torch.device("cpu"))
+    False
+    """
+    return [name for name in ("bf16", "fp16") if _computes_natively(device, name)]
 
 
 def choose_precision(
