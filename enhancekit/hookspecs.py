@@ -1,9 +1,9 @@
 """The five hooks of the plugin API: each gives descriptions, without side effects or torch.
 
-A hook says which version of enhancekit brought it, and a plugin's requirement (``enhancekit>=0.1,
-<0.2``) which versions it works with; one that does not fit is left out and says so. A hook that will
-go is marked by ``warn_on_impl`` for at least one minor version: it works on, and ``enhancekit
-plugins`` and the check ``uses_no_deprecated_hook`` say what to use instead.
+A hook says which version of enhancekit brought it, and a plugin's requirement, e.g.
+``enhancekit>=0.1,<0.2``, which versions it works with; one that does not fit is left out and says
+so. A hook that will go is marked by ``warn_on_impl`` for at least one minor version: it works on,
+and ``enhancekit plugins`` and the check ``uses_no_deprecated_hook`` say what to use instead.
 """
 
 from __future__ import annotations

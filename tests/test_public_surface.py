@@ -55,7 +55,7 @@ def described(name, thing):
 def commands():
     def walk(command, path):
         for parameter in command.params:
-            if parameter.name not in ("help",):
+            if parameter.name != "help":
                 yield f"{path} {'|'.join((*parameter.opts, *parameter.secondary_opts))}"
         for name, below in sorted(getattr(command, "commands", {}).items()):
             yield f"{path} {name}"
@@ -92,7 +92,7 @@ def test_every_part_is_in_it():
     found = surface()
     for start in (
         "$ enhancekit plugins --json",
-        "enhancekit.load(name: str,",
+        "enhancekit.load(name: 'str',",
         "enhancekit.BlockSpec.role: str (required)",
         "enhancekit.errors.UnknownNameError(EnhanceKitError, LookupError)",
         "enhancekit.losses.create(",
