@@ -33,6 +33,19 @@ def keep_scale(conv: nn.Conv2d, gain: float = 1.0) -> None:
             conv.bias.zero_()
 
 
+def _average_down(x: Tensor, size: int) -> Tensor:
+    """Give ``adaptive_avg_pool2d(x, size)`` as two products with matrices of averages."""
+
+    def averages(length: int) -> Tensor:
+        row = torch.arange(size, device=x.device).view(-1, 1)
+        place = torch.arange(length, device=x.device)
+        first, end = row * length // size, ((row + 1) * length + size - 1) // size
+        inside = ((place >= first) & (place < end)).to(x.dtype)
+        return inside / inside.sum(dim=1, keepdim=True)
+
+    return averages(x.shape[2]) @ x @ averages(x.shape[3]).T
+
+
 class HSCEncoder(nn.Module):
     """Hierarchical spatio-contextual encoder: a 3x3 then a 5x5 convolution, nothing between.
 
@@ -312,11 +325,13 @@ class Exposure(nn.Module):
 
     def summarise(self, whole: Tensor) -> Tensor:
         """Average a whole picture (N, 3, H, W) down to (N, 3, 48, 48), in 32 bits."""
+        if torch.onnx.is_in_onnx_export():  # ONNX has no adaptive pooling of an unknown size
+            return _average_down(whole.float(), self.thumbnail)
         return F.adaptive_avg_pool2d(whole.float(), self.thumbnail)
 
     def solve(self, thumbnail: Tensor, brightness: Tensor) -> Tensor:
         """Find log g, shape (N, 1, 1, 1), giving the mean `brightness`, shape (N,)."""
-        low = torch.full((len(thumbnail), 1, 1, 1), -3.0, device=thumbnail.device)
+        low = torch.full((thumbnail.shape[0], 1, 1, 1), -3.0, device=thumbnail.device)
         high = torch.full_like(low, self.max_log_gain)
         target = brightness.float().view(-1, 1, 1, 1)
         for _ in range(24):  # bisection down to a millionth
@@ -328,7 +343,7 @@ class Exposure(nn.Module):
 
     def predict(self, thumbnail: Tensor) -> Tensor:
         """Predict the brightness, shape (N,), a good picture of the scene would have."""
-        grey = torch.full((len(thumbnail),), 0.45, device=thumbnail.device)
+        grey = torch.full((thumbnail.shape[0],), 0.45, device=thumbnail.device)
         log_gain = self.solve(thumbnail, grey)
         picture = (self.curve(thumbnail, log_gain) - 0.45) * 3
         level = (log_gain - 3).expand(-1, 1, *thumbnail.shape[2:])

