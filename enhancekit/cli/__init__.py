@@ -18,6 +18,7 @@ from enhancekit.cli import (
     doctor,
     enhance,
     evaluate,
+    export,
     info,
     listing,
     new_plugin,
@@ -46,6 +47,7 @@ app.command("new-plugin")(new_plugin.new_plugin)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("bench")(bench.bench)
+app.command("export")(export.export)
 app.add_typer(data.app, name="data")
 
 

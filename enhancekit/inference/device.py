@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -75,7 +75,10 @@ def native_precisions(device: torch.device) -> list[str]:
 
 
 def choose_precision(
-    precision: str, device: torch.device, parity_db: Mapping[str, float]
+    precision: str,
+    device: torch.device,
+    parity_db: Mapping[str, float],
+    native: Collection[str] | None = None,
 ) -> tuple[torch.dtype, str]:
     """Decide the precision, and say why.
 
@@ -87,6 +90,8 @@ def choose_precision(
         Where it is computed.
     parity_db : mapping of str to float
         What the weights' card states per precision.
+    native : collection of str, optional
+        What is computed natively; by default what torch computes so on the device.
 
     Returns
     -------
@@ -115,6 +120,8 @@ def choose_precision(
     if not stated:
         return torch.float32, "no measured parity of a lower precision"
     for name in ("bf16", "fp16"):
-        if name in stated and _computes_natively(device, name):
+        if name in stated and (
+            _computes_natively(device, name) if native is None else name in native
+        ):
             return _DTYPES[name], f"native here, and {stated[name]:.0f} dB from 32 bits by the card"
     return torch.float32, f"{device.type} computes none of {sorted(stated)} natively"

@@ -42,6 +42,8 @@ class Enhancer:
         Precision of the convolutions.
     precision_reason : str
         Why that one.
+    engine : str
+        What computes the network, ``"torch"`` unless another was asked for.
 
     Examples
     --------
@@ -61,6 +63,7 @@ class Enhancer:
         device: torch.device,
         precision: torch.dtype = torch.float32,
         precision_reason: str = "a function of 32-bit pixels",
+        engine: str = "torch",
     ) -> None:
         self.entry = entry
         self.card = card
@@ -68,6 +71,7 @@ class Enhancer:
         self.device = device
         self.precision = precision
         self.precision_reason = precision_reason
+        self.engine = engine
         self._run = run
 
     def enhance(
@@ -200,4 +204,5 @@ class Enhancer:
                 raise OptionError(f"{name} lies between {low:g} and {high:g}, not {value}")
 
     def __repr__(self) -> str:
-        return f"<Enhancer {self.entry.qualified_name} on {self.device} in {self.precision}>"
+        by = "" if self.engine == "torch" else f" by {self.engine}"
+        return f"<Enhancer {self.entry.qualified_name} on {self.device} in {self.precision}{by}>"

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from enhancekit.errors import EnhanceKitError, OptionError, PluginError
+from enhancekit.errors import DeviceError, EnhanceKitError, OptionError, PluginError
 from enhancekit.inference.apply import apply_network
+from enhancekit.inference.compiled import CompiledForward
 from enhancekit.inference.device import choose_device, choose_precision
+from enhancekit.inference.engines import Engine, find_engine
 from enhancekit.inference.enhancer import Enhancer
+from enhancekit.inference.exported import PREFIX, load_exported
+from enhancekit.inference.graph import tile_graph
 from enhancekit.inference.network import build_network, refuse_unknown_options, resolve_config
 from enhancekit.inference.tiling import check_tile
 from enhancekit.plugins import host
@@ -33,6 +37,7 @@ def load(
     tile: str | int | None = "auto",
     weights: str | os.PathLike[str] | None = None,
     pretrained: bool = True,
+    engine: str = "auto",
     **options: Any,
 ) -> Enhancer:
     """Load an enhancer by name.
@@ -41,6 +46,7 @@ def load(
     ----------
     name : str
         A registered enhancer, e.g. ``"clahe"`` or ``"builtin:clahe"``; see ``enhancekit list``.
+        Or ``"onnx:FILE"``, a file written by ``enhancekit export``.
     device : str
         ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     precision : str
@@ -52,6 +58,10 @@ def load(
         Weights of your own, as ``enhancekit train`` writes them.
     pretrained : bool
         ``False`` asks for an untrained network, to train it or to compare speed.
+    engine : str
+        What computes the network: ``"torch"``, or on the CPU ``"onnxruntime"`` or ``"openvino"``,
+        extras of enhancekit that translate it first, which takes seconds. ``"auto"`` is torch,
+        and for a file the first of the others that is installed.
     **options
         Over the enhancer's config, e.g. ``block="acme:fast"``.
 
@@ -67,9 +77,9 @@ def load(
     WeightsError
         If there are no weights for this config, or they are damaged.
     DeviceError
-        If the device does not exist.
+        If the device does not exist, or the engine does not compute there in this precision.
     OptionError
-        If an option is unknown or out of range.
+        If an option is unknown or out of range, or the engine is not installed.
 
     Examples
     --------
@@ -77,23 +87,40 @@ def load(
     >>> enhancekit.load("clahe", device="cpu")
     <Enhancer builtin:clahe on cpu in torch.float32>
     """
-    entry = host().enhancers.get(name)
-    where = choose_device(device)
     check_tile(tile)
+    if name.startswith(PREFIX):
+        if weights is not None or not pretrained or options:
+            raise OptionError(f"{name} is a finished network; it takes no weights and no options")
+        _need_cpu(engine, device)
+        path = name.removeprefix(PREFIX)
+        return load_exported(path, engine=engine, precision=precision, tile=tile)
+    entry = host().enhancers.get(name)
+    other = None if engine in ("auto", "torch") else find_engine(engine)
+    if other is not None:
+        _need_cpu(engine, device)
+    where = choose_device("cpu" if other else device)
     if entry.spec.target:
+        if other is not None:
+            raise OptionError(f"{entry} is a function, not a network; engine={engine!r} has no use")
         choose_precision(precision, where, {})
         return _load_function(entry, weights, pretrained, options)
     backbone, _ = resolve_config(entry, options)
     module, card = build_network(entry, options, weights=weights, pretrained=pretrained)
-    dtype, reason = choose_precision(precision, where, card.parity_db if card else {})
+    native = other.precisions() if other else None
+    dtype, reason = choose_precision(precision, where, card.parity_db if card else {}, native)
+    if other is not None:
+        other.check(dtype)
     module.to(where, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     module.requires_grad_(False)
+    has_context = backbone.spec.global_context
+    network = _compiled(module, other, has_context) if other else lambda _: module
+    network(dtype)  # what cannot be computed is found now rather than at the first picture
 
     def run(pictures: Tensor, dtype: torch.dtype, controls: Mapping[str, float]) -> Tensor:
         return apply_network(
-            module,
+            network(dtype),
             pictures,
-            global_context=backbone.spec.global_context,
+            global_context=has_context,
             tile=tile,
             dtype=dtype,
             controls=controls,
@@ -107,7 +134,24 @@ def load(
         device=where,
         precision=dtype,
         precision_reason=reason,
+        engine=other.name if other else "torch",
     )
+
+
+def _need_cpu(engine: str, device: str) -> None:
+    if device not in ("auto", "cpu"):
+        raise DeviceError(
+            f"engine {engine!r} computes on the CPU only, not on {device!r}; use engine='torch' "
+            "with a registered name there"
+        )
+
+
+def _compiled(
+    module: nn.Module, engine: Engine, has_context: bool
+) -> Callable[[torch.dtype], nn.Module]:
+    """Translate a network once; compile it for each precision that is asked for."""
+    graph = tile_graph(module, global_context=has_context, least=engine.least)
+    return cache(lambda dtype: CompiledForward(module, engine.open(graph, dtype), engine.least))
 
 
 def _load_function(

@@ -1,0 +1,32 @@
+"""``enhancekit export``: an enhancer as one ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from enhancekit.cli.choices import Options, Weights
+from enhancekit.cli.output import settings
+from enhancekit.errors import OptionError
+
+__all__ = ["export"]
+
+
+def export(
+    name: Annotated[str, typer.Argument(help="An enhancer.")],
+    output: Annotated[Path, typer.Argument(help="The file to write, ending in .onnx.")],
+    weights: Weights = None,
+    option: Options = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if it exists.")
+    ] = False,
+) -> None:
+    """Write an enhancer as an ONNX file, checked against torch."""
+    from enhancekit.export import export as write
+
+    if output.exists() and not overwrite:
+        raise OptionError(f"{output} exists already; pass --overwrite to replace it")
+    off = write(name, output, weights=weights, options=settings(option or (), "--option"))
+    typer.echo(f"{output}  (at most {off:.1g} from torch)")
