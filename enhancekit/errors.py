@@ -13,6 +13,7 @@ __all__ = [
     "ImageWarning",
     "NonFiniteError",
     "OptionError",
+    "OutOfMemoryError",
     "PluginError",
     "RecipeError",
     "SpecError",
@@ -59,6 +60,10 @@ class ImageWarning(UserWarning):
 
 class DeviceError(EnhanceKitError, RuntimeError):
     """The device or precision asked for does not exist on this machine."""
+
+
+class OutOfMemoryError(DeviceError):
+    """The memory of the device did not suffice."""
 
 
 class NonFiniteError(EnhanceKitError, ArithmeticError):

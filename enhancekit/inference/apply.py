@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from enhancekit.errors import DeviceError, EnhanceKitError, OptionError, PluginError
+from enhancekit.errors import EnhanceKitError, OptionError, OutOfMemoryError, PluginError
 from enhancekit.inference.tiling import run_tiled, tile_size
 from enhancekit.registry import blame
 from enhancekit.specs import SizeRequirements
 
 __all__ = ["apply_network", "blaming"]
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_TILE = 64
+"""Side of the smallest tiles, in pixels, that are tried when memory does not suffice."""
 
 
 @contextmanager
@@ -25,7 +31,7 @@ def blaming(x: Tensor) -> Iterator[None]:
         raise
     except Exception as error:  # a plugin's forward may raise anything
         if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-            raise DeviceError(
+            raise OutOfMemoryError(
                 f"out of memory on {x.device} with an input of shape {tuple(x.shape)}; use smaller "
                 "tiles, e.g. tile=256, or in training a smaller run.batch or data.crop"
             ) from error
@@ -55,7 +61,8 @@ def apply_network(
     global_context : bool
         Whether the backbone was declared with one.
     tile : "auto", None or int
-        See `enhancekit.inference.tiling.tile_size`.
+        See `enhancekit.inference.tiling.tile_size`. Unless ``None``, it is halved, with a warning
+        in the log, while the memory does not suffice.
     dtype : torch.dtype
         Precision of the convolutions; results are float32.
     controls : mapping of str to float, optional
@@ -65,6 +72,13 @@ def apply_network(
     -------
     Tensor
         Shape (N, 3, H, W), each side times the network's scale; float32, on the device of `x`.
+
+    Raises
+    ------
+    OutOfMemoryError
+        If the memory does not suffice, however small the tiles.
+    PluginError
+        If the network fails or breaks its contract.
     """
     needs = module.size_requirements
     if not isinstance(needs, SizeRequirements):
@@ -87,7 +101,15 @@ def apply_network(
             return _checked(done, part, module, needs.scale).to(x.device, torch.float32)
 
         size = tile_size(tile, x.shape[2], x.shape[3], needs)
-        return run_tiled(network, x, needs, size)
+        while True:
+            try:
+                return run_tiled(network, x, needs, size)
+            except OutOfMemoryError:
+                smaller = (size or max(x.shape[2:])) // 2
+                if tile is None or needs.halo is None or smaller < SMALLEST_TILE:
+                    raise
+                size = tile_size(smaller, x.shape[2], x.shape[3], needs)
+                logger.warning("out of memory on %s; going on in tiles of %s pixels", device, size)
 
 
 def _checked(done: object, given: Tensor, module: nn.Module, scale: int) -> Tensor:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import enhancekit
-from enhancekit.errors import DeviceError, OptionError, PluginError
+from enhancekit.errors import DeviceError, OptionError, OutOfMemoryError, PluginError
 from enhancekit.inference.apply import apply_network
 from enhancekit.inference.tiling import AUTO_PIXELS, AUTO_TILE, pad_to, run_tiled, tile_size
 from enhancekit.specs import SizeRequirements
@@ -405,6 +405,31 @@ class TestApplyNetwork:
 
         with pytest.raises(DeviceError, match=r"out of memory on cpu with .*4, 6.*tile=256"):
             apply_network(Greedy(), torch.zeros(1, 3, 4, 6), global_context=False)
+
+    def test_out_of_memory_halves_the_tiles_and_says_so(self, caplog):
+        class Limited(nn.Module):
+            size_requirements = SizeRequirements(halo=0)
+
+            def __init__(self, limit):
+                super().__init__()
+                self.limit, self.sides = limit, []
+
+            def forward(self, x):
+                self.sides.append(max(x.shape[2:]))
+                if x.shape[2] * x.shape[3] > self.limit:
+                    raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried ...")
+                return x + 1
+
+        x = torch.rand(1, 3, 200, 300)
+        network = Limited(80 * 80)
+        done = apply_network(network, x, global_context=False)
+        torch.testing.assert_close(done, x + 1)
+        assert network.sides[:3] == [300, 150, 75]
+        assert "out of memory on cpu; going on in tiles of 75 pixels" in caplog.text
+        with pytest.raises(OutOfMemoryError, match="out of memory on cpu"):
+            apply_network(Limited(80 * 80), x, global_context=False, tile=None)
+        with pytest.raises(OutOfMemoryError, match="out of memory on cpu"):
+            apply_network(Limited(10), x, global_context=False)
 
     def test_a_network_without_requirements(self):
         network = nn.Identity()
