@@ -1,7 +1,7 @@
 """Speed of each engine on one 600x400 picture; run by ``make benchmark``.
 
 On a busy machine compare processor time on one thread instead of time by the clock:
-``OMP_NUM_THREADS=1 pytest tests/benchmarks/test_engines.py --benchmark-only
+``OMP_NUM_THREADS=1 pytest tests/benchmarks/test_engine_speed.py --benchmark-only
 --benchmark-timer=time.process_time``.
 """
 

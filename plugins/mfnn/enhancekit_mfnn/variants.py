@@ -43,6 +43,10 @@ VARIANTS = (
         task="denoise",
         backbone="mfnn:mfnn",
         config={"width": 32, "counts": (4, 4, 4), "pack": 2},
+        weights=WeightsSpec(
+            resource="enhancekit_mfnn:weights/mfnn-denoise.safetensors",
+            sha256="f2fcdd154e1fef529345771f9e5e9bd7457697cf212ed2750194e1f3889d5a5c",
+        ),
         train_hint=_TRAIN.format("mfnn-denoise"),
     ),
     EnhancerSpec(
