@@ -59,12 +59,21 @@ class CompiledFile(nn.Module):
         As the file states them.
     controls : tuple of str or None
         What its context can be told; ``None`` if it has no context.
+    origin : str
+        What errors should name.
     """
 
+    enhancekit_origin: str
+
     def __init__(
-        self, compiled: Compiled, needs: SizeRequirements, controls: tuple[str, ...] | None
+        self,
+        compiled: Compiled,
+        needs: SizeRequirements,
+        controls: tuple[str, ...] | None,
+        origin: str,
     ) -> None:
         super().__init__()
+        self.enhancekit_origin = origin
         self.compiled, self.controls, self.size_requirements = compiled, controls, needs
 
     def context(self, whole: Tensor, **controls: Tensor) -> dict[str, Tensor]:

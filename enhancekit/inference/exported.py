@@ -62,7 +62,7 @@ def with_description(model: bytes, description: Description) -> bytes:
     proto = onnx.load_model_from_string(model)
     proto.producer_name = _KEY
     onnx.helper.set_model_props(proto, {_KEY: json.dumps(asdict(description))})
-    return proto.SerializeToString()
+    return bytes(proto.SerializeToString())
 
 
 def load_exported(
@@ -111,19 +111,18 @@ def open_exported(
     """Make an enhancer of what an ONNX file holds; see `load_exported`."""
     chosen = choose_engine(engine)
     entry, card, needs, controls = _describe(path, model)
-    where = torch.device("cpu")
+    where, origin = torch.device("cpu"), f"{entry} in {chosen.name}"
     dtype, reason = choose_precision(precision, where, {}, chosen.precisions())
 
     @cache
     def network(dtype: torch.dtype) -> CompiledFile:
         try:
-            made = CompiledFile(chosen.open(model, dtype), needs, controls)
+            made = CompiledFile(chosen.open(model, dtype), needs, controls, origin)
         except EnhanceKitError:
             raise
         except Exception as error:  # the engines have no common error
             first = str(error).strip().splitlines()[0]
             raise WeightsError(f"{path} cannot be read by {chosen.name}: {first}") from error
-        made.enhancekit_origin = f"{entry} in {chosen.name}"
         return made
 
     network(dtype)

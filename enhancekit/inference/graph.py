@@ -207,7 +207,7 @@ def _translate(module: nn.Module, inputs: Mapping[str, tuple[Tensor, dict[int, A
         ) from error
     if program is None:
         raise PluginError(f"{_origin(module)} became no ONNX graph")
-    return program.model_proto.SerializeToString()
+    return bytes(program.model_proto.SerializeToString())
 
 
 @contextmanager

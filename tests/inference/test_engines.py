@@ -10,8 +10,9 @@ import torch
 
 import enhancekit
 from enhancekit.errors import DeviceError, OptionError, WeightsError
-from enhancekit.inference import engines
+from enhancekit.inference import engines, loading
 from enhancekit.inference.engines import ENGINES, choose_engine
+from enhancekit.inference.graph import tile_graph
 from enhancekit.weights import Card, save_weights
 
 pytest.importorskip("onnx")
@@ -19,6 +20,21 @@ pytest.importorskip("onnxscript")
 
 TINY = {"width": 4, "counts": (1, 1)}
 SIZES = [(1, 1), (3, 2), (37, 61), (70, 83), (65, 131)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _translate_once():
+    """All tests have the same network, and translating it is what takes long."""
+    graphs = {}
+
+    def remembered(module, *, global_context, least):
+        if least not in graphs:
+            graphs[least] = tile_graph(module, global_context=global_context, least=least)
+        return graphs[least]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "tile_graph", remembered)
+        yield
 
 
 @pytest.fixture(scope="module")

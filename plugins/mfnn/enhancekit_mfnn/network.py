@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -46,9 +47,10 @@ def _shrink(picture: Tensor, scale: int) -> Tensor:
         ones = picture.new_ones(1, 1, size)
         return F.conv1d(ones, taps.view(1, 1, -1), stride=scale, padding=scale // 2)
 
-    channels = picture.shape[1]
+    channels, device = picture.shape[1], picture.device.type
+    known = torch.amp.is_autocast_available(device)  # "meta", used to count, knows no autocast
     kernel = torch.outer(taps, taps).expand(channels, 1, -1, -1)
-    with torch.autocast(picture.device.type, enabled=False):
+    with torch.autocast(device, enabled=False) if known else nullcontext():
         total = F.conv2d(picture, kernel, stride=scale, padding=scale // 2, groups=channels)
         height, width = present(picture.shape[2]), present(picture.shape[3])
     return total / (height.view(1, 1, -1, 1) * width.view(1, 1, 1, -1))
