@@ -1,9 +1,11 @@
 """Measure a run's weights on what was held out and write them, with their card, into the plugin.
 
-    python plugins/mfnn/publish.py mfnn runs/mfnn/best.safetensors DATA
+    python plugins/mfnn/publish.py mfnn runs/mfnn/best.safetensors DATA [EXPOSURE]
 
-DATA holds the folders that the recipe names. The weights are stored in 16 bits, and everything on
-the card is measured with the stored file. The SHA-256 that is printed goes into ``variants.py``.
+DATA holds the folders that the recipe names. EXPOSURE is another run's weights, of which the
+prediction of the exposure is taken: it is learnt on its own, and sooner than the rest. The weights
+are stored in 16 bits, and everything on the card is measured with the stored file. The SHA-256 that
+is printed goes into ``variants.py``.
 """
 
 from __future__ import annotations
@@ -137,12 +139,15 @@ def parity(path: Path, name: str, chosen: Sequence[Measurement], root: Path) -> 
     return {"bf16": round(least, 1)}
 
 
-def main(name: str, run: Path, root: Path) -> None:
+def main(name: str, run: Path, root: Path, exposure: Path | None = None) -> None:
     """Publish the weights of one variant."""
     recipe = read_recipe(str(HERE / f"recipes/{name}.toml"))
     task = enhancekit.enhancers.get(name).spec.task
     chosen = measurements(recipe, task, root)
     state = {k: v.half() for k, v in safetensors.torch.load_file(run).items()}
+    if exposure:
+        other = safetensors.torch.load_file(exposure)
+        state |= {k: v.half() for k, v in other.items() if k.startswith("exposure.")}
     card = replace(read_card(run), license=TERMS[task], limits=LIMITS[task], figures={})
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.safetensors"
@@ -159,4 +164,4 @@ def main(name: str, run: Path, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], *map(Path, sys.argv[2:]))

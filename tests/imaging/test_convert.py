@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 import enhancekit
 from enhancekit.errors import ImageError
@@ -424,10 +424,11 @@ class TestEnlarged:
 
     def test_files_keep_format_profile_and_resolution(self, double, tmp_path):
         path = tmp_path / "a.png"
-        picture("RGBA").save(path, icc_profile=b"profile", dpi=(300, 300))
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        picture("RGBA").save(path, icc_profile=profile, dpi=(300, 300))
         result = double.enhance(path)
         assert (result.size, result.format) == ((14, 10), "PNG")
-        assert result.info["icc_profile"] == b"profile"
+        assert result.info["icc_profile"] == profile
         assert result.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
     def test_spline_x2_takes_every_kind(self):

@@ -55,7 +55,11 @@ BACKBONES = [
 TINY = {"pretrained": False, "width": 4, "counts": (1, 1, 1)}
 ENHANCERS = [
     EnhancerCase("mfnn:mfnn-lite"),
-    *(EnhancerCase(f"mfnn:{v.name}", options=TINY) for v in VARIANTS if v.weights is None),
+    *(
+        EnhancerCase(f"mfnn:{v.name}", options=TINY)
+        for v in VARIANTS
+        if v.name not in ("mfnn", "mfnn-lite")
+    ),
 ]
 LOSSES = [LossCase("mfnn:mfnn-report-2")]
 
