@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -513,6 +514,14 @@ class TestDisturbed:
         assert found["left over"] == []
 
 
+@pytest.fixture
+def interruptible():
+    """A shell's background jobs are started with Ctrl-C ignored, which Python then leaves so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class TestCommandLine:
     def test_done(self, cli, source, out):
         done = cli("enhance", source, "-o", out, "-e", "gamma", "--recursive", "--jobs", 2)
@@ -547,7 +556,7 @@ class TestCommandLine:
         assert (found["done"], found["failed"], found["total"]) == (2, 1, 3)
         assert found["failures"][0]["input"] == str(source / "bad.png")
 
-    def test_interrupted(self, cli, tmp_path, out, slow_plugin):
+    def test_interrupted(self, cli, tmp_path, out, slow_plugin, interruptible):
         for i in range(40):
             save(tmp_path / "in" / f"{i:02}.png")
 

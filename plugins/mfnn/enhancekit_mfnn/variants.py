@@ -20,7 +20,7 @@ VARIANTS = (
         default=True,
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn.safetensors",
-            sha256="367df30bab9e331675d8b348e96d08c55c0df0bd9cb8a841cb971559e64e110b",
+            sha256="dbe0b79ee8c3546adf8ff655c77a38576f7fa89f33507e2717705075d44741eb",
         ),
         train_hint=_TRAIN.format("mfnn"),
     ),
