@@ -18,7 +18,6 @@ from enhancekit import errors, hookspecs, plugins, testing
 from enhancekit.cli import app
 
 WRITTEN = Path(__file__).with_suffix(".txt")
-PROBLEMS = (errors.EnhanceKitError, Warning)
 
 
 def signature(thing):
@@ -27,7 +26,7 @@ def signature(thing):
 
 def described(name, thing):
     """Describe a public thing in lines that change when its users must."""
-    if isinstance(thing, type) and issubclass(thing, PROBLEMS):
+    if isinstance(thing, type) and issubclass(thing, BaseException):
         yield f"{name}({', '.join(base.__name__ for base in thing.__bases__)})"
         return
     if dataclasses.is_dataclass(thing):

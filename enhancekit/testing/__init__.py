@@ -24,6 +24,7 @@ from enhancekit.testing.cases import (
     EnhancerCase,
     LossCase,
     MetricCase,
+    NotApplicable,
     PluginCase,
 )
 from enhancekit.testing.isolation import isolated_plugins
@@ -36,6 +37,7 @@ __all__ = [
     "EnhancerCase",
     "LossCase",
     "MetricCase",
+    "NotApplicable",
     "Outcome",
     "PluginCase",
     "check_backbone",

@@ -54,6 +54,8 @@ class Outcome:
 def checks_of(case: Case) -> Mapping[str, Callable[[], None]]:
     """Return the checks of a case by name, each ready to be called.
 
+    One raises `ConformanceError` where the case fails it, and `NotApplicable` where it has no say.
+
     Examples
     --------
     >>> list(checks_of(PluginCase("acme")))[:2]
@@ -66,7 +68,7 @@ def _bound(check: Check, case: Case) -> Callable[[], None]:
     def run() -> None:
         try:
             check(case)
-        except (ConformanceError, NotApplicable, OptionError):
+        except (ConformanceError, NotApplicable):
             raise
         except Exception as error:
             said = (
@@ -108,7 +110,7 @@ def run_checks(case: Case, expected_failed_checks: Mapping[str, str] = _NONE) ->
     ConformanceError
         If a check fails unexpectedly, or passes unexpectedly; names every one.
     OptionError
-        If there is no check of an expected name, or the case leaves out what the kit needs.
+        If there is no check of an expected name.
     """
     outcomes = [
         _outcome(name, check, expected_failed_checks.get(name))

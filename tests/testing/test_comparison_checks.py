@@ -13,12 +13,12 @@ from enhancekit.errors import ConformanceError, OptionError
 from enhancekit.testing import (
     LossCase,
     MetricCase,
+    NotApplicable,
     check_loss,
     check_metric,
     checks_of,
     isolated_plugins,
 )
-from enhancekit.testing.cases import NotApplicable
 
 
 class Mended(nn.Module):

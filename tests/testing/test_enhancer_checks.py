@@ -11,8 +11,13 @@ from torch import nn
 
 from enhancekit import BackboneSpec, EnhancerSpec, SizeRequirements, hookimpl
 from enhancekit.errors import ConformanceError
-from enhancekit.testing import EnhancerCase, check_enhancer, checks_of, isolated_plugins
-from enhancekit.testing.cases import NotApplicable
+from enhancekit.testing import (
+    EnhancerCase,
+    NotApplicable,
+    check_enhancer,
+    checks_of,
+    isolated_plugins,
+)
 from enhancekit.weights import Card, save_weights
 
 

@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from enhancekit import BackboneSpec, BlockSpec, SizeRequirements, hookimpl
-from enhancekit.errors import ConformanceError, OptionError
+from enhancekit.errors import ConformanceError
 from enhancekit.testing import (
     BackboneCase,
     BlockCase,
+    NotApplicable,
     check_backbone,
     check_block,
     checks_of,
     isolated_plugins,
 )
-from enhancekit.testing.cases import NotApplicable
 
 
 class Mended(nn.Module):
@@ -298,7 +298,9 @@ class TestBlock:
         assert {o.status for o in check_block("kit:mended")} == {"passed"}
 
     def test_other_roles_are_described(self):
-        with pytest.raises(OptionError, match=r"role 'encoder', whose interface .* give args="):
+        with pytest.raises(
+            ConformanceError, match=r"role 'encoder', whose interface .* give args="
+        ):
             check_block("kit:conv")
         options = {"kernel_size": 5, "padding": 2}
         found = check_block("kit:conv", args=(3, 6), options=options, channels=3, out_channels=6)

@@ -9,8 +9,7 @@ import pytest
 
 from enhancekit import hookspecs
 from enhancekit.errors import ConformanceError
-from enhancekit.testing import PluginCase, check_plugin, checks_of
-from enhancekit.testing.cases import NotApplicable
+from enhancekit.testing import NotApplicable, PluginCase, check_plugin, checks_of
 
 METADATA = "License-Expression: MIT\nRequires-Dist: enhancekit (>=0.1)\n"
 BLOCK = {"name": "good", "role": "residual", "target": "{code}:Good"}
@@ -28,8 +27,9 @@ class backends:
         benchmark = False
 def get_default_dtype():
     return "torch.float32"
+enabled_in_stand_in = True
 def is_grad_enabled():
-    return True
+    return enabled_in_stand_in
 def are_deterministic_algorithms_enabled():
     return False
 """
@@ -150,7 +150,14 @@ def test_side_effects_of_listing(make_plugin, source, said):
 
 
 def test_a_global_setting_of_torch(make_plugin, torch_stand_in):
-    code = "import torch\ntorch.is_grad_enabled = lambda: False\nclass Good:\n    pass\n"
+    # this process imports the code too, and must keep its own torch as it is
+    code = """
+    import torch
+    if hasattr(torch, "enabled_in_stand_in"):
+        torch.enabled_in_stand_in = False
+    class Good:
+        pass
+    """
     make_plugin(**{**GOOD, "code": code})
     assert "changes gradients enabled" in failing()["no_side_effects_on_import"]
 
