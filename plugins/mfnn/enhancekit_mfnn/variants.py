@@ -55,6 +55,10 @@ VARIANTS = (
         task="super-resolution",
         backbone="mfnn:mfnn",
         config={"width": 32, "counts": (4, 4, 4), "scale": 2},
+        weights=WeightsSpec(
+            resource="enhancekit_mfnn:weights/mfnn-sr-x2.safetensors",
+            sha256="2ee04bd43eee2c0d997e75a58813a6e0ac08748e62197e8f3f71c2c964771fcb",
+        ),
         scale=2,
         train_hint=_TRAIN.format("mfnn-sr-x2"),
     ),
