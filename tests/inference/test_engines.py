@@ -15,7 +15,7 @@ from enhancekit.inference.engines import ENGINES, choose_engine
 from enhancekit.inference.graph import tile_graph
 from enhancekit.weights import Card, save_weights
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
 TINY = {"width": 4, "counts": (1, 1)}
@@ -23,7 +23,7 @@ SIZES = [(1, 1), (3, 2), (37, 61), (70, 83), (65, 131)]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _translate_once():
+def graphs():
     """All tests have the same network, and translating it is what takes long."""
     graphs = {}
 
@@ -34,7 +34,7 @@ def _translate_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "tile_graph", remembered)
-        yield
+        yield graphs
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,12 @@ def test_same_pictures(pair, exact, size, exposure):
     # OpenVINO would be 1e-3 off if it took the bf16 it likes
     torch.testing.assert_close(given, wanted, rtol=0, atol=2e-5)
     assert float((wanted - x).abs().max()) > 0.01
+
+
+def test_layers_are_folded_where_that_pays(pair, graphs):
+    model = onnx.load_model_from_string(graphs[ENGINES[pair.engine].least])
+    folded = "ConvTranspose" in {node.op_type for node in model.graph.node}
+    assert folded == (pair.engine == "openvino")
 
 
 def test_says_what_computes(pair, exact):
