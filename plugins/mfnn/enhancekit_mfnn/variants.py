@@ -45,7 +45,7 @@ VARIANTS = (
         config={"width": 32, "counts": (4, 4, 4), "pack": 2},
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-denoise.safetensors",
-            sha256="f2fcdd154e1fef529345771f9e5e9bd7457697cf212ed2750194e1f3889d5a5c",
+            sha256="dc9d622f8cb40b8abc9f6a6a1fe1d5e17dd3eb7bb00883b083fa603d5355b925",
         ),
         train_hint=_TRAIN.format("mfnn-denoise"),
     ),
