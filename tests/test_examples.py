@@ -22,3 +22,18 @@ def test_demo_writes_the_pair_and_says_where(tmp_path: Path) -> None:
     assert 80 < after.mean() < 160
     # nothing but the two pictures side by side
     assert np.array_equal(both, np.concatenate((before, after), axis=1))
+
+
+def test_gallery_makes_the_pictures_of_the_readme(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "gallery.py"), str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    for name, size in (
+        ("before-after", (1200, 400)),
+        ("denoise", (1200, 400)),
+        ("sr-x2", (600, 200)),
+    ):
+        made, shipped = (Image.open(p / f"{name}.jpg") for p in (tmp_path, EXAMPLES))
+        assert made.size == shipped.size == size
+        # JPEG and the precision that a machine has move single values a little
+        difference = np.asarray(made).astype(float) - np.asarray(shipped)
+        assert np.abs(difference).mean() < 2
