@@ -144,7 +144,8 @@ def test_mended(make_plugin):
         ("import sys\nsys.path.append('x')", "changes sys.path"),
     ],
 )
-def test_side_effects_of_listing(make_plugin, source, said):
+def test_side_effects_of_listing(make_plugin, source, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # this process imports the code too
     make_plugin(source + HOOK, metadata=METADATA)
     assert said in failing()["no_side_effects_on_import"]
 
