@@ -11,7 +11,9 @@ from enhancekit.errors import OptionError
 from enhancekit.plugins import host
 
 __all__ = [
+    "Control",
     "Device",
+    "Enhancer",
     "Json",
     "Lossless",
     "MaxPixels",
@@ -19,6 +21,7 @@ __all__ = [
     "Options",
     "Precision",
     "Quality",
+    "Strength",
     "Subsampling",
     "Tile",
     "Weights",
@@ -26,6 +29,11 @@ __all__ = [
     "tile_value",
 ]
 
+Enhancer = Annotated[str, typer.Option("--enhancer", "-e", help="Name from `enhancekit list`.")]
+Strength = Annotated[float, typer.Option(help="From 0 (as it came) to 1.")]
+Control = Annotated[
+    list[str] | None, typer.Option(help="key=value the enhancer declares, e.g. exposure=0.5.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Tile = Annotated[str, typer.Option(help="auto, none, or the side of the tiles in pixels.")]

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from enhancekit.cli.choices import (
+    Control,
     Device,
+    Enhancer,
     Json,
     Lossless,
     MaxPixels,
@@ -17,6 +19,7 @@ from enhancekit.cli.choices import (
     Options,
     Precision,
     Quality,
+    Strength,
     Subsampling,
     Tile,
     Weights,
@@ -39,14 +42,9 @@ def enhance(  # noqa: PLR0917
         Path,
         typer.Option("--output", "-o", help="A file, or a folder for several pictures."),
     ],
-    enhancer: Annotated[
-        str, typer.Option("--enhancer", "-e", help="Name from `enhancekit list`.")
-    ] = "",
-    strength: Annotated[float, typer.Option(help="From 0 (as it came) to 1.")] = 1.0,
-    control: Annotated[
-        list[str] | None,
-        typer.Option(help="key=value the enhancer declares, e.g. exposure=0.5."),
-    ] = None,
+    enhancer: Enhancer = "",
+    strength: Strength = 1.0,
+    control: Control = None,
     exposure: Annotated[
         float | None,
         typer.Option(help="Mean brightness wanted, for enhancers with that control."),

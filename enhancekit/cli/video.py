@@ -8,9 +8,12 @@ from typing import Annotated, Literal
 import typer
 
 from enhancekit.cli.choices import (
+    Control,
     Device,
+    Enhancer,
     Options,
     Precision,
+    Strength,
     Tile,
     Weights,
     default_enhancer,
@@ -27,14 +30,9 @@ def video(  # noqa: PLR0917
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A file: .mp4, .mov, .mkv or .webm.")
     ],
-    enhancer: Annotated[
-        str, typer.Option("--enhancer", "-e", help="Name from `enhancekit list`.")
-    ] = "",
-    strength: Annotated[float, typer.Option(help="From 0 (as it came) to 1.")] = 1.0,
-    control: Annotated[
-        list[str] | None,
-        typer.Option(help="key=value the enhancer declares, e.g. exposure=0.5."),
-    ] = None,
+    enhancer: Enhancer = "",
+    strength: Strength = 1.0,
+    control: Control = None,
     smoothing: Annotated[
         float, typer.Option(help="Seconds over which the brightness is smoothed; 0: not at all.")
     ] = 1.0,

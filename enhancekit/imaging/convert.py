@@ -168,12 +168,11 @@ def _open_array(
         else:
             back = done[0].permute(1, 2, 0).contiguous().cpu().numpy()
         if alpha is not None:
+            plane: Pixels = alpha
             if not same_size:
-                plane = torch.from_numpy(alpha.astype(np.float32)).permute(2, 0, 1)[None]
-                alpha_now = _alpha(plane, back.shape[:2], full)[0].permute(1, 2, 0).numpy()
-            else:
-                alpha_now = alpha
-            back = np.concatenate((back, alpha_now), axis=2)
+                small = torch.from_numpy(alpha.astype(np.float32)).permute(2, 0, 1)[None]
+                plane = _alpha(small, back.shape[:2], full)[0].permute(1, 2, 0).numpy()
+            back = np.concatenate((back, plane), axis=2)
         return back.astype(dtype).reshape(*back.shape[:2], *shape[2:])
 
     return Opened(tensor, close, kept.copy)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from enhancekit.errors import ConformanceError, EnhanceKitError
+from enhancekit.errors import ConformanceError
 from enhancekit.testing.cases import LossCase, NotApplicable
+from enhancekit.testing.refusal import refused
 from enhancekit.testing.samples import extreme, noise, smooth
 
 __all__ = [
@@ -179,20 +180,8 @@ def refuses_unequal_shapes(case: LossCase) -> None:
     """Require an error of the family for pictures of differing shapes, no broadcasting."""
     loss = case.make()
     output, reference = _pair(case)
-    try:
-        with torch.no_grad():
-            loss(output, reference.mean(dim=1, keepdim=True))
-    except EnhanceKitError:
-        return
-    except Exception as error:
-        raise ConformanceError(
-            f"{case.entry} raises {type(error).__name__} for pictures of differing shapes; raise "
-            "an EnhanceKitError, e.g. enhancekit.errors.OptionError, that names both"
-        ) from error
-    raise ConformanceError(
-        f"{case.entry} compares pictures of differing shapes, which hides mistakes; raise "
-        "enhancekit.errors.OptionError where output.shape != reference.shape"
-    )
+    with torch.no_grad():
+        refused(case.entry, lambda: loss(output, reference.mean(dim=1, keepdim=True)))
 
 
 LOSS_CHECKS = (

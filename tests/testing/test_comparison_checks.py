@@ -6,14 +6,14 @@ import re
 
 import numpy as np
 import pytest
+from failing import failing
 from torch import nn
 
 from enhancekit import LossSpec, MetricSpec, hookimpl
-from enhancekit.errors import ConformanceError, OptionError
+from enhancekit.errors import OptionError
 from enhancekit.testing import (
     LossCase,
     MetricCase,
-    NotApplicable,
     check_loss,
     check_metric,
     checks_of,
@@ -193,18 +193,6 @@ class Plugin:
 def _plugin():
     with isolated_plugins(kit=Plugin()):
         yield
-
-
-def failing(case):
-    found = {}
-    for name, check in checks_of(case).items():
-        try:
-            check()
-        except ConformanceError as error:
-            found[name] = str(error)
-        except NotApplicable:
-            pass
-    return found
 
 
 class TestLoss:

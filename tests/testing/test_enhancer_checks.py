@@ -7,13 +7,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from failing import failing
 from torch import nn
 
 from enhancekit import BackboneSpec, EnhancerSpec, SizeRequirements, hookimpl
 from enhancekit.errors import ConformanceError
 from enhancekit.testing import (
     EnhancerCase,
-    NotApplicable,
     check_enhancer,
     checks_of,
     isolated_plugins,
@@ -172,18 +172,6 @@ def case(tmp_path):
         return EnhancerCase(name, options={"weights": tmp_path / "it.safetensors"})
 
     return make
-
-
-def failing(case):
-    found = {}
-    for name, check in checks_of(case).items():
-        try:
-            check()
-        except ConformanceError as error:
-            found[name] = str(error)
-        except NotApplicable:
-            pass
-    return found
 
 
 def test_every_check_has_an_enhancer_that_breaks_it():

@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from failing import failing
 from torch import nn
 
 from enhancekit import BackboneSpec, BlockSpec, SizeRequirements, hookimpl
@@ -14,7 +15,6 @@ from enhancekit.errors import ConformanceError
 from enhancekit.testing import (
     BackboneCase,
     BlockCase,
-    NotApplicable,
     check_backbone,
     check_block,
     checks_of,
@@ -268,19 +268,6 @@ class Plugin:
 def _plugin():
     with isolated_plugins(kit=Plugin()):
         yield
-
-
-def failing(case):
-    """Return the checks that fail, with what they say."""
-    found = {}
-    for name, check in checks_of(case).items():
-        try:
-            check()
-        except ConformanceError as error:
-            found[name] = str(error)
-        except NotApplicable:
-            pass
-    return found
 
 
 class TestBlock:
