@@ -233,6 +233,8 @@ class Trainer:
             yield done
         if records:
             records.close()
+        # a process that ends while gloo's threads still drop its last exchange is aborted
+        self.fabric.barrier()
 
     def _optimise(self, phase: int) -> float:
         """Do one optimiser step over ``accumulate`` batches, shared out over the processes."""

@@ -75,8 +75,8 @@ def test_two_processes_are_one_with_twice_the_accumulation(arguments, tmp_path, 
     )
     logs = {path.parent.name: path for path in (tmp_path / "logs").rglob("stdout.log")}
     assert sorted(logs) == ["0", "1"], done.stderr
-    said = logs["0"].with_name("stderr.log").read_text()
-    assert done.returncode == 0, done.stderr + said
+    said = [log.with_name("stderr.log").read_text() for log in logs.values()]
+    assert done.returncode == 0, "\n".join((done.stderr, *said))
     alone = cli(*arguments(tmp_path / "one"))
     assert alone.code == 0, alone.err
 
