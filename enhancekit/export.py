@@ -93,6 +93,7 @@ def export(
         requirements=asdict(module.size_requirements),
         controls={k: list(v) for k, v in entry.spec.controls.items()},
         has_context=has_context,
+        context_grid=getattr(module, "context_grid", None),
         card=asdict(enhancer.card) if enhancer.card else None,
     )
     finished = with_description(model, description)

@@ -152,7 +152,9 @@ class BackboneSpec(Spec):
 
     The module carries ``size_requirements`` (a `SizeRequirements`). With ``global_context`` it
     also has ``context(whole)``, computed once from the whole picture, whose result is passed to
-    ``forward(x, context)`` for every tile.
+    ``forward(x, context)`` for every tile. If all that counts for it are the averages of the
+    picture on a grid, it says so by ``context_grid``, the grid's number of rows and of columns:
+    a large picture then need not stand whole in memory, and `context` may be given its averages.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)

@@ -22,8 +22,16 @@ from enhancekit.imaging.modes import check_range, plain
 
 __all__ = ["Opened", "open_image"]
 
-_RANGES = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
-_TORCH_RANGES = {torch.uint8: 255.0, torch.uint16: 65535.0}
+_RANGES = {torch.uint8: 255.0, torch.uint16: 65535.0}
+_NUMPY_DTYPES = {
+    np.dtype(np.uint8): torch.uint8,
+    np.dtype(np.uint16): torch.uint16,
+    np.dtype(np.float16): torch.float16,
+    np.dtype(np.float32): torch.float32,
+    np.dtype(np.float64): torch.float64,
+}
+_PIL_DTYPES = {"I;16": torch.uint16, "F": torch.float32}
+_CPU = torch.device("cpu")
 _SUPPORTED = (
     "supported are a path, bytes, a PIL image, a numpy array (HxW, HxWx1, HxWx3 or HxWx4; uint8, "
     "uint16 or float) and a torch tensor (CHW or NCHW with 1, 3 or 4 channels; uint8, uint16 or "
@@ -33,17 +41,114 @@ _SUPPORTED = (
 Pixels = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A picture as the pipeline sees it, and the way back."""
+    """A picture as the pipeline sees it, read in parts, and the way back."""
 
-    tensor: Tensor
-    """RGB, shape (N, 3, H, W), float32, nominally in [0, 1]."""
-    close: Callable[[Tensor], Any]
-    """Turns an enhanced tensor (N, 3, height, width) into the caller's kind, dtype and layout;
-    alpha is enlarged if it is larger than what was opened."""
+    size: tuple[int, int, int, int]
+    """Number of pictures, channels, height and width, as the caller has them."""
+    dtype: torch.dtype
+    """Of the caller's channels."""
+    device: torch.device
+    """Where they lie."""
+    part: Callable[[slice, slice], Tensor]
+    """Gives rows and columns of the caller's channels: (N, C, h, w), not to be written to."""
+    finish: Callable[[Tensor], Any]
+    """Makes the caller's kind of channels last in memory, (N, C, height, width)."""
     copy: Callable[[], Any]
     """Gives the picture as it came, in an object of its own."""
+    profile: Profile | None = None
+    """What colours are converted through."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """What `read` gives: number of pictures, 3, height and width."""
+        return (self.size[0], 3, *self.size[2:])
+
+    @property
+    def colours(self) -> int:
+        """Channels that are no alpha: 1 or 3."""
+        return 1 if self.size[1] < 3 else 3
+
+    def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
+        """Give a part as sRGB, shape (N, 3, h, w), float32, nominally in [0, 1]."""
+        return self.srgb(self.floats(self.part(rows, columns)))
+
+    def canvas(self, scale: int = 1) -> Canvas:
+        """Start a picture of the caller's kind, each side `scale` times as long."""
+        return Canvas(self, scale)
+
+    def floats(self, channels: Tensor) -> Tensor:
+        """Scale colours to [0, 1], without their profile."""
+        pixels = channels[:, : self.colours].to(torch.float32, copy=True)
+        full = _RANGES.get(self.dtype)
+        return pixels if full is None else pixels.div_(full)
+
+    def srgb(self, pixels: Tensor) -> Tensor:
+        """Make sRGB, (N, 3, h, w), of colours in [0, 1]."""
+        if self.profile is None:
+            return pixels.expand(-1, 3, -1, -1).contiguous()
+        if self.profile.space == "rgb":
+            pixels = pixels.expand(-1, 3, -1, -1)
+        return _to_srgb(pixels, self.profile).contiguous()
+
+
+class Canvas:
+    """The result of a picture, written in parts.
+
+    Pixels of a profile are converted back by what changed in them, so that what isn't changed
+    stays to the bit, and colours that sRGB lacks aren't lost. 64-bit floats, of which enhancers
+    know 32, get their change as well.
+
+    Parameters
+    ----------
+    opened : Opened
+        What it is the result of.
+    scale : int
+        How many times its height and width.
+    """
+
+    def __init__(self, opened: Opened, scale: int) -> None:
+        count, channels, height, width = opened.size
+        self._opened, self._same_size = opened, scale == 1
+        place = torch.empty(
+            (count, height * scale, width * scale, channels),
+            dtype=opened.dtype,
+            device=opened.device,
+        )
+        self._planes = place.permute(0, 3, 1, 2)
+        if channels > opened.colours and not self._same_size:
+            alpha = opened.part(slice(None), slice(None))[:, opened.colours :]
+            self._planes[:, opened.colours :] = _enlarged(alpha, scale)
+
+    def write(self, rows: slice, columns: slice, enhanced: Tensor) -> None:
+        """Put an enhanced part, sRGB of shape (N, 3, h, w), in its place."""
+        opened = self._opened
+        colours, profile, full = opened.colours, opened.profile, _RANGES.get(opened.dtype)
+        target = self._planes[:, :, rows, columns]
+        has_alpha = opened.size[1] > colours
+        only_change = profile is not None or opened.dtype == torch.float64
+        if not self._same_size or not (has_alpha or only_change):
+            if profile is not None:
+                enhanced = _from_srgb(enhanced, profile)
+            target[:, :colours] = _quantised(_channels(enhanced, colours), full)
+            return
+        before = opened.part(rows, columns)
+        if profile is not None:
+            floats = opened.floats(before)
+            change = _from_srgb(enhanced, profile) - _from_srgb(opened.srgb(floats), profile)
+            enhanced = floats + change
+        done = _channels(enhanced, colours)
+        if opened.dtype == torch.float64:
+            known = _channels(opened.floats(before).expand(-1, 3, -1, -1), colours)
+            target[:, :colours] = before[:, :colours] + (done.double() - known.double())
+        else:
+            target[:, :colours] = _quantised(done, full)
+        target[:, colours:] = before[:, colours:]
+
+    def close(self) -> Any:
+        """Give the picture in the caller's kind."""
+        return self._opened.finish(self._planes)
 
 
 def open_image(image: Any) -> Opened:
@@ -67,9 +172,11 @@ def open_image(image: Any) -> Opened:
     Examples
     --------
     >>> opened = open_image(np.full((2, 3), 51, np.uint8))
-    >>> opened.tensor.shape
+    >>> opened.read().shape
     torch.Size([1, 3, 2, 3])
-    >>> opened.close(opened.tensor + 0.2)
+    >>> canvas = opened.canvas()
+    >>> canvas.write(slice(0, 2), slice(0, 3), opened.read() + 0.2)
+    >>> canvas.close()
     array([[102, 102, 102],
            [102, 102, 102]], dtype=uint8)
     """
@@ -102,80 +209,83 @@ def _open_pil(image: Image.Image) -> Opened:
     image = plain(image)
     mode, kind, info = image.mode, image.format, kept(image.info)
     icc = None if mode == "F" else info.get("icc_profile")
-    profile = profile_of(icc, 3 if mode.startswith("RGB") else 1)
-    opened = _open_array(np.array(image), with_alpha=mode == "LA", profile=profile)
+    if mode == "F":
+        pixels = np.asarray(image)
+        check_range(float(pixels.min()), float(pixels.max()))
+
+    def part(rows: slice, columns: slice) -> Tensor:
+        top, bottom, _ = rows.indices(image.height)
+        left, right, _ = columns.indices(image.width)
+        whole = (left, top, right, bottom) == (0, 0, *image.size)
+        cut = image if whole else image.crop((left, top, right, bottom))
+        return _planes(np.array(cut))
 
     def wrap(pixels: Pixels) -> Image.Image:
-        result = Image.fromarray(pixels)
+        result = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         if result.mode != mode:
             raise ImageError(f"internal: mode {result.mode} came out for {mode}")
+        return marked(result)
+
+    def marked(result: Image.Image) -> Image.Image:
+        result.info.clear()
         result.info.update(info)
         result.format = kind
         return result
 
-    return Opened(opened.tensor, lambda t: wrap(opened.close(t)), lambda: wrap(opened.copy()))
+    return Opened(
+        size=(1, len(image.getbands()), image.height, image.width),
+        dtype=_PIL_DTYPES.get(mode, torch.uint8),
+        device=_CPU,
+        part=part,
+        finish=lambda planes: wrap(_pixels(planes)),
+        copy=lambda: marked(image.copy()),
+        profile=profile_of(icc, 3 if mode.startswith("RGB") else 1),
+    )
 
 
 def _open_deep(picture: DeepPicture) -> Opened:
     channels = picture.pixels.shape[2]
     profile = profile_of(picture.info.get("icc_profile"), 3 if channels > 2 else 1)
-    opened = _open_array(picture.pixels, with_alpha=channels == 2, profile=profile)
+    opened = _open_array(picture.pixels, with_alpha=channels == 2)
 
     def wrap(pixels: Pixels) -> DeepPicture:
         return replace(picture, pixels=pixels, info=dict(picture.info))
 
-    return Opened(opened.tensor, lambda t: wrap(opened.close(t)), lambda: wrap(opened.copy()))
+    return replace(
+        opened,
+        finish=lambda planes: wrap(opened.finish(planes)),
+        copy=lambda: wrap(opened.copy()),
+        profile=profile,
+    )
 
 
-def _open_array(
-    array: Pixels, *, with_alpha: bool = False, profile: Profile | None = None
-) -> Opened:
-    """Open an array; ``with_alpha``: two channels are grey and alpha, as PIL has them.
-
-    The pixels of a `profile` are converted to sRGB, and what enhancing changes in them back, so
-    that what isn't changed stays to the bit, and colours that sRGB lacks aren't lost.
-    """
-    dtype, shape = array.dtype, array.shape
+def _open_array(array: Pixels, *, with_alpha: bool = False) -> Opened:
+    """Open an array; ``with_alpha``: two channels are grey and alpha, as PIL has them."""
+    shape = array.shape
     channels = (2,) if with_alpha else (1, 3, 4)
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in channels):
         hint = "; channels come last in numpy" if len(shape) == 3 and shape[0] in (1, 3, 4) else ""
         raise ImageError(f"a numpy array of shape {shape} is no picture{hint}; {_SUPPORTED}")
     if 0 in shape:
         raise ImageError(f"a numpy array of shape {shape} has no pixels")
-    native = dtype.newbyteorder("=")
-    if native not in _RANGES and dtype.kind != "f":
-        raise ImageError(f"a numpy array of {dtype} is not supported; {_SUPPORTED}")
-    kept = array.copy()
-    planes = kept.reshape(*shape[:2], -1)
-    alpha = planes[..., -1:] if planes.shape[2] in (2, 4) else None
-    colour = planes if alpha is None else planes[..., :-1]
-    full = _RANGES.get(native)
-    with np.errstate(over="ignore"):  # what does not fit 32 bits is refused as infinite below
-        pixels = torch.from_numpy(colour.astype(np.float32)).permute(2, 0, 1)[None]
-    plain_tensor = _rgb(pixels, full)
-    tensor = plain_tensor if profile is None else _to_srgb(plain_tensor, profile)
+    dtype = _NUMPY_DTYPES.get(array.dtype.newbyteorder("="))
+    if dtype is None:
+        raise ImageError(f"a numpy array of {array.dtype} is not supported; {_SUPPORTED}")
+    if dtype.is_floating_point:
+        check_range(float(array.min()), float(array.max()))
 
-    def close(enhanced: Tensor) -> Pixels:
-        same_size = enhanced.shape[2:] == tensor.shape[2:]
-        if profile is not None:
-            enhanced = _from_srgb(enhanced, profile)
-            if same_size:
-                enhanced = plain_tensor + (enhanced - _from_srgb(tensor, profile))
-        done = _quantised(_channels(enhanced, colour.shape[2]), full)
-        if dtype.kind == "f" and dtype.itemsize > 4 and same_size:  # 32 bits know only the change
-            done = done - _channels(tensor, colour.shape[2]).to(done)
-            back: Pixels = colour + done[0].permute(1, 2, 0).cpu().numpy()
-        else:
-            back = done[0].permute(1, 2, 0).contiguous().cpu().numpy()
-        if alpha is not None:
-            plane: Pixels = alpha
-            if not same_size:
-                small = torch.from_numpy(alpha.astype(np.float32)).permute(2, 0, 1)[None]
-                plane = _alpha(small, back.shape[:2], full)[0].permute(1, 2, 0).numpy()
-            back = np.concatenate((back, plane), axis=2)
-        return back.astype(dtype).reshape(*back.shape[:2], *shape[2:])
+    def finish(planes: Tensor) -> Pixels:
+        done = _pixels(planes)
+        return done.reshape(*done.shape[:2], *shape[2:]).astype(array.dtype, copy=False)
 
-    return Opened(tensor, close, kept.copy)
+    return Opened(
+        size=(1, shape[2] if len(shape) == 3 else 1, *shape[:2]),
+        dtype=dtype,
+        device=_CPU,
+        part=lambda rows, columns: _planes(array[rows, columns]),
+        finish=finish,
+        copy=array.copy,
+    )
 
 
 def _open_tensor(given: Tensor) -> Opened:
@@ -185,49 +295,49 @@ def _open_tensor(given: Tensor) -> Opened:
         raise ImageError(f"a tensor of shape {shape} is no picture{hint}; {_SUPPORTED}")
     if 0 in shape:
         raise ImageError(f"a tensor of shape {shape} has no pixels")
-    if given.dtype not in _TORCH_RANGES and not given.is_floating_point():
+    if given.dtype not in _RANGES and not given.is_floating_point():
         raise ImageError(f"a tensor of {given.dtype} is not supported; {_SUPPORTED}")
-    kept = given.detach().clone()
-    planes = kept if kept.ndim == 4 else kept[None]
-    colour, alpha = (planes[:, :3], planes[:, 3:]) if planes.shape[1] == 4 else (planes, None)
-    full = _TORCH_RANGES.get(given.dtype)
-    tensor = _rgb(colour.to(torch.float32), full)
+    planes = given.detach()
+    planes = planes if planes.ndim == 4 else planes[None]
+    if given.is_floating_point():
+        check_range(*(float(end) for end in torch.aminmax(planes)))
 
-    def close(enhanced: Tensor) -> Tensor:
-        done = _quantised(_channels(enhanced, colour.shape[1]), full)
-        same_size = done.shape[2:] == tensor.shape[2:]
-        if given.dtype == torch.float64 and same_size:
-            before = _channels(tensor, colour.shape[1]).to(done)
-            back = colour + (done - before).to(device=given.device, dtype=given.dtype)
-        else:
-            back = done.to(device=given.device, dtype=given.dtype)
-        if alpha is not None:
-            plane = alpha if same_size else _alpha(alpha.float(), tuple(back.shape[2:]), full)
-            back = torch.cat((back, plane.to(back)), dim=1)
-        return back.reshape(*shape[:-2], *back.shape[2:]).contiguous()
+    def finish(done: Tensor) -> Tensor:
+        return done.reshape(*shape[:-2], *done.shape[2:]).contiguous()
 
-    return Opened(tensor, close, kept.clone)
+    return Opened(
+        size=(planes.shape[0], planes.shape[1], planes.shape[2], planes.shape[3]),
+        dtype=given.dtype,
+        device=given.device,
+        part=lambda rows, columns: planes[:, :, rows, columns],
+        finish=finish,
+        copy=given.detach().clone,
+    )
+
+
+def _planes(pixels: Pixels) -> Tensor:
+    """Make (h, w) or (h, w, C) of any memory layout a tensor of its own, (1, C, h, w)."""
+    native = pixels.dtype.newbyteorder("=")
+    known = torch.from_numpy(np.array(pixels, dtype=native, order="C"))
+    return known.reshape(*pixels.shape[:2], -1).permute(2, 0, 1)[None]
+
+
+def _pixels(planes: Tensor) -> Pixels:
+    """Make (1, C, h, w), channels last in memory, an array (h, w, C) of the same memory."""
+    found: Pixels = planes[0].permute(1, 2, 0).numpy()
+    return found
 
 
 def _to_srgb(pixels: Tensor, profile: Profile) -> Tensor:
     planes = pixels[0].permute(1, 2, 0).numpy()
     found = profile.to_srgb(planes[..., 0] if profile.space == "gray" else planes)
-    return torch.from_numpy(found).permute(2, 0, 1)[None].contiguous()
+    return torch.from_numpy(found).permute(2, 0, 1)[None]
 
 
 def _from_srgb(pixels: Tensor, profile: Profile) -> Tensor:
     found = torch.from_numpy(profile.from_srgb(pixels[0].permute(1, 2, 0).float().cpu().numpy()))
     planes = found[..., None].expand(-1, -1, 3) if profile.space == "gray" else found
     return planes.permute(2, 0, 1)[None]
-
-
-def _rgb(pixels: Tensor, full: float | None) -> Tensor:
-    """Scale to [0, 1], check floats, and repeat grey to three channels."""
-    if full is None:
-        check_range(float(pixels.amin()), float(pixels.amax()))
-    else:
-        pixels = pixels / full
-    return pixels.expand(-1, 3, -1, -1).contiguous()
 
 
 def _channels(enhanced: Tensor, count: int) -> Tensor:
@@ -238,12 +348,13 @@ def _channels(enhanced: Tensor, count: int) -> Tensor:
     return red + 0.587 * (green - red) + 0.114 * (blue - red)
 
 
-def _alpha(plane: Tensor, size: tuple[int, ...], full: float | None) -> Tensor:
+def _enlarged(alpha: Tensor, scale: int) -> Tensor:
     """Enlarge alpha, in the caller's range, without leaving the range."""
-    enlarged = F.interpolate(plane, size=size, mode="bilinear")
-    return enlarged if full is None else enlarged.round()
+    exact = alpha.dtype if alpha.dtype == torch.float64 else torch.float32
+    done = F.interpolate(alpha.to(exact), scale_factor=float(scale), mode="bilinear")
+    return done if alpha.is_floating_point() else done.round_()
 
 
 def _quantised(x: Tensor, full: float | None) -> Tensor:
     """Round to whole steps where the caller's pixels are whole numbers."""
-    return x if full is None else (x.clamp(0, 1) * full).round()
+    return x if full is None else (x.clamp(0, 1) * full).round_()

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from enhancekit.errors import EnhanceKitError, OptionError, OutOfMemoryError, PluginError
-from enhancekit.inference.tiling import run_tiled, tile_size
+from enhancekit.inference.memory import free_memory, peak_bytes
+from enhancekit.inference.parts import Part, Source, Whole, collect
+from enhancekit.inference.tiling import SMALLEST_TILE, pad_to, tile_size, tiles
 from enhancekit.registry import blame
 from enhancekit.specs import SizeRequirements
 
-__all__ = ["apply_network", "blaming"]
+__all__ = ["apply_network", "blaming", "network_parts"]
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_TILE = 64
-"""Side of the smallest tiles, in pixels, that are tried when memory does not suffice."""
+MOST_MEMORY = 1 << 30
+"""Bytes that a network's tensors should hold at most at once on the CPU: with larger tiles less
+overlaps, but more has to go through the memory, and beyond this they get slower."""
+IN_ONE = 1 << 20
+"""Pixels up to which a picture's averages are taken at once."""
+PROBE = 128
+"""Side, in pixels, of what a network's need of memory is measured on."""
 
 
 @contextmanager
@@ -50,23 +59,14 @@ def apply_network(
     dtype: torch.dtype = torch.float32,
     controls: Mapping[str, float] | None = None,
 ) -> Tensor:
-    """Apply a network to pictures of any size.
+    """Apply a network to pictures of any size that lie in memory.
 
     Parameters
     ----------
-    module : torch.nn.Module
-        In eval mode, with `size_requirements`.
+    module, global_context, tile, dtype, controls
+        See `network_parts`.
     x : Tensor
         Shape (N, 3, H, W), float32, on any device.
-    global_context : bool
-        Whether the backbone was declared with one.
-    tile : "auto", None or int
-        See `enhancekit.inference.tiling.tile_size`. Unless ``None``, it is halved, with a warning
-        in the log, while the memory does not suffice.
-    dtype : torch.dtype
-        Precision of the convolutions; results are float32.
-    controls : mapping of str to float, optional
-        Handed to the network's context, one value for every picture.
 
     Returns
     -------
@@ -80,36 +80,134 @@ def apply_network(
     PluginError
         If the network fails or breaks its contract.
     """
+    source = Whole(x)
+    parts = network_parts(
+        module, source, global_context=global_context, tile=tile, dtype=dtype, controls=controls
+    )
+    scale = _needs(module).scale
+    return collect(parts, x.shape[2] * scale, x.shape[3] * scale)
+
+
+def network_parts(
+    module: nn.Module,
+    source: Source,
+    *,
+    global_context: bool,
+    tile: str | int | None = "auto",
+    dtype: torch.dtype = torch.float32,
+    controls: Mapping[str, float] | None = None,
+) -> Iterator[Part]:
+    """Apply a network to pictures of any size, part by part.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        In eval mode, with `size_requirements`.
+    source : Source
+        The pictures.
+    global_context : bool
+        Whether the backbone was declared with one.
+    tile : "auto", None or int
+        See `enhancekit.inference.tiling.tile_size`. Unless ``None``, it is halved, with a warning
+        in the log, while the memory does not suffice; parts then come once more.
+    dtype : torch.dtype
+        Precision of the convolutions; results are float32.
+    controls : mapping of str to float, optional
+        Handed to the network's context, one value for every picture.
+
+    Yields
+    ------
+    Part
+        Of the result, each side times the network's scale; float32, on the device of the source.
+
+    Raises
+    ------
+    OutOfMemoryError
+        If the memory does not suffice, however small the tiles.
+    PluginError
+        If the network fails or breaks its contract.
+    """
+    needs = _needs(module)
+    count, _, height, width = source.shape
+    device = next((p.device for p in module.parameters()), source.device)
+    arguments = []
+    if global_context:
+        wanted = (controls or {}).items()
+        given = {k: torch.full((count,), float(v), device=device) for k, v in wanted}
+        whole = _whole(source, getattr(module, "context_grid", None))
+        with _computing(device, dtype), blaming(whole):
+            arguments.append(module.context(whole.to(device), **given))  # type: ignore[operator]
+        del whole
+
+    def network(part: Tensor) -> Tensor:
+        with _computing(device, dtype):
+            part = part.to(device).contiguous(memory_format=torch.channels_last)
+            with blaming(part):
+                done = module(part, *arguments)
+            return _checked(done, part, module, needs.scale).to(source.device, torch.float32)
+
+    def room() -> int:
+        if height * width <= 4 * PROBE**2:  # not worth measuring
+            return height * width
+        free = free_memory(device) // 2
+        most = min(free, MOST_MEMORY) if device.type == "cpu" else free
+        return int(most / (count * _bytes_per_pixel(module, network, dtype)))
+
+    size = tile_size(tile, height, width, needs, room)
+    while True:
+        try:
+            yield from tiles(network, source, needs, size)
+        except OutOfMemoryError:
+            smaller = (size or max(height, width)) // 2
+            if tile is None or needs.halo is None or smaller < SMALLEST_TILE:
+                raise
+            size = tile_size(smaller, height, width, needs, room)
+            logger.warning("out of memory on %s; going on in tiles of %s pixels", device, size)
+        else:
+            return
+
+
+def _needs(module: nn.Module) -> SizeRequirements:
     needs = module.size_requirements
     if not isinstance(needs, SizeRequirements):
         raise OptionError("the network has no size_requirements")
-    device = next((p.device for p in module.parameters()), x.device)
-    given = {k: torch.full((len(x),), float(v), device=device) for k, v in (controls or {}).items()}
+    return needs
+
+
+@contextmanager
+def _computing(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     with (
         torch.inference_mode(),
         torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
     ):
-        arguments = []
-        if global_context:
-            with blaming(x):
-                arguments.append(module.context(x.to(device), **given))  # type: ignore[operator]
+        yield
 
-        def network(part: Tensor) -> Tensor:
-            part = part.to(device).contiguous(memory_format=torch.channels_last)
-            with blaming(part):
-                done = module(part, *arguments)
-            return _checked(done, part, module, needs.scale).to(x.device, torch.float32)
 
-        size = tile_size(tile, x.shape[2], x.shape[3], needs)
-        while True:
-            try:
-                return run_tiled(network, x, needs, size)
-            except OutOfMemoryError:
-                smaller = (size or max(x.shape[2:])) // 2
-                if tile is None or needs.halo is None or smaller < SMALLEST_TILE:
-                    raise
-                size = tile_size(smaller, x.shape[2], x.shape[3], needs)
-                logger.warning("out of memory on %s; going on in tiles of %s pixels", device, size)
+def _whole(source: Source, grid: int | None) -> Tensor:
+    """Give what a context is decided by: the whole picture, or its averages on a grid."""
+    height, width = source.shape[2:]
+    if grid is None or height * width <= IN_ONE or height < grid:
+        return source.read()
+    ends = [(i * height // grid, -(-(i + 1) * height // grid)) for i in range(grid)]
+    rows = [F.adaptive_avg_pool2d(source.read(slice(*e)), (1, grid)) for e in ends]
+    return torch.cat(rows, dim=2)
+
+
+_MEASURED: WeakKeyDictionary[nn.Module, dict[torch.dtype, int]] = WeakKeyDictionary()
+
+
+def _bytes_per_pixel(
+    module: nn.Module, network: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> int:
+    """Measure once what a network's tensors hold at most for each pixel it is given."""
+    if stated := getattr(module, "bytes_per_pixel", None):
+        return int(stated)
+    known = _MEASURED.setdefault(module, {})
+    if dtype not in known:
+        needs = _needs(module)
+        probe = pad_to(torch.zeros(1, 3, PROBE, PROBE), needs.multiple_of, needs.minimum)
+        known[dtype] = max(1, peak_bytes(lambda: network(probe)) // probe[0, 0].numel())
+    return known[dtype]
 
 
 def _checked(done: object, given: Tensor, module: nn.Module, scale: int) -> Tensor:

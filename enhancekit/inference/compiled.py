@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from numpy import ascontiguousarray
 from torch import Tensor, nn
 
 from enhancekit.inference.engines import Compiled
+from enhancekit.inference.memory import peak_bytes
 from enhancekit.specs import SizeRequirements
 
 __all__ = ["CompiledFile", "CompiledForward"]
@@ -34,6 +37,14 @@ class CompiledForward(nn.Module):
         super().__init__()
         self.module, self.compiled, self.least = module, compiled, least
         self.size_requirements = module.size_requirements
+        self.context_grid = getattr(module, "context_grid", None)
+
+    @cached_property
+    def bytes_per_pixel(self) -> int:
+        """What torch would need in 32 bits; no engine tells what it needs itself."""
+        probe = torch.zeros(1, 3, 256, 256)
+        with torch.inference_mode():
+            return peak_bytes(lambda: self.module(probe)) // 256**2
 
     def context(self, whole: Tensor, **controls: Tensor) -> Tensor | None:
         """Decide what depends on the whole picture."""
@@ -61,9 +72,13 @@ class CompiledFile(nn.Module):
         What its context can be told; ``None`` if it has no context.
     origin : str
         What errors should name.
+    grid : int or None
+        See `enhancekit.specs.BackboneSpec` on ``context_grid``.
     """
 
     enhancekit_origin: str
+    bytes_per_pixel = 1000
+    """Taken for granted, since nothing tells; networks as small as ours need about as much."""
 
     def __init__(
         self,
@@ -71,10 +86,12 @@ class CompiledFile(nn.Module):
         needs: SizeRequirements,
         controls: tuple[str, ...] | None,
         origin: str,
+        grid: int | None,
     ) -> None:
         super().__init__()
         self.enhancekit_origin = origin
         self.compiled, self.controls, self.size_requirements = compiled, controls, needs
+        self.context_grid = grid
 
     def context(self, whole: Tensor, **controls: Tensor) -> dict[str, Tensor]:
         """Collect what the graph takes besides the pictures; NaN stands for a control not given."""

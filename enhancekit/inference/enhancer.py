@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
 from enhancekit.errors import NonFiniteError, OptionError
 from enhancekit.imaging.convert import open_image
-from enhancekit.inference.fast import run_fast
+from enhancekit.inference.fast import fast_parts
+from enhancekit.inference.parts import Part, Source, Whole, collect
 from enhancekit.registry import Entry
 from enhancekit.specs import EnhancerSpec
 from enhancekit.weights import Card
@@ -21,8 +22,9 @@ __all__ = ["Enhancer", "Run"]
 logger = logging.getLogger(__name__)
 
 Image = TypeVar("Image")
-Run = Callable[[Tensor, torch.dtype, Mapping[str, float]], Tensor]
-"""Enhances a float tensor (N, 3, H, W) at a precision, with controls."""
+Run = Callable[[Source, torch.dtype, Mapping[str, float]], Iterator[Part]]
+"""Enhances a picture at a precision, with controls, part by part; a part that comes again replaces
+what came before."""
 
 
 class Enhancer:
@@ -128,13 +130,17 @@ class Enhancer:
         opened = open_image(image)
         if strength == 0:
             return opened.copy()  # type: ignore[no-any-return]
+        scale = self.entry.spec.scale
+        canvas = opened.canvas(scale)
         if mode == "fast":
-            result = run_fast(lambda small: self.run(small, **controls), opened.tensor)
+            parts = fast_parts(lambda small: self.run(small, **controls), opened)
         else:
-            result = self.run(opened.tensor, **controls)
-        if strength < 1:
-            result = opened.tensor.lerp(result, strength)
-        return opened.close(result)  # type: ignore[no-any-return]
+            parts = self._parts(opened, controls)
+        for rows, columns, pixels in parts:
+            if strength < 1:
+                pixels = opened.read(rows, columns).lerp(pixels, strength)  # noqa: PLW2901
+            canvas.write(rows, columns, pixels)
+        return canvas.close()  # type: ignore[no-any-return]
 
     def run(self, pictures: Tensor, **controls: float) -> Tensor:
         """Enhance float pictures of shape (N, 3, H, W); the pipeline without its two ends.
@@ -144,40 +150,64 @@ class Enhancer:
         NonFiniteError
             If the result is not finite, also when computed in 32 bits.
         """
-        result = self._run(pictures, self.precision, controls)
-        if not torch.isfinite(result).all() and self.precision != torch.float32:
+        height, width = (side * self.entry.spec.scale for side in pictures.shape[2:])
+        return collect(self._parts(Whole(pictures), controls), height, width)
+
+    def _parts(self, source: Source, controls: Mapping[str, float]) -> Iterator[Part]:
+        """Give finite parts, all of them again in 32 bits if need be."""
+        for part in self._run(source, self.precision, controls):
+            if torch.isfinite(part.pixels).all():
+                yield part
+                continue
+            if self.precision == torch.float32:
+                self._refuse(part)
             logger.warning(
                 "%s gave non-finite pixels in %s; computing again in 32 bits",
                 self.entry.qualified_name,
                 self.precision,
             )
-            result = self._run(pictures, torch.float32, controls)
-        if not torch.isfinite(result).all():
-            bad = int((~torch.isfinite(result)).sum())
-            raise NonFiniteError(
-                f"{self.entry} gave {bad} values that are NaN or infinite, in 32 bits; its "
-                "weights or one of its blocks are broken"
-            )
-        return result
+            break
+        else:
+            return
+        for part in self._run(source, torch.float32, controls):
+            if not torch.isfinite(part.pixels).all():
+                self._refuse(part)
+            yield part
 
-    def computed_by(self, call: Callable[[Callable[[], Tensor]], Tensor]) -> Enhancer:
+    def _refuse(self, part: Part) -> NoReturn:
+        bad = int((~torch.isfinite(part.pixels)).sum())
+        raise NonFiniteError(
+            f"{self.entry} gave {bad} values that are NaN or infinite, in 32 bits; its "
+            "weights or one of its blocks are broken"
+        )
+
+    def computed_by(self, call: Callable[[Callable[[], Part | None]], Part | None]) -> Enhancer:
         """Return this enhancer with its computing handed over, e.g. to a thread of its own.
 
         Parameters
         ----------
         call : callable
-            Given a function without arguments, calls it, wherever, and returns what it gave.
+            Given a function without arguments, calls it, wherever, and returns what it gave: a
+            part of the result, or ``None`` after the last.
 
         Examples
         --------
         >>> import enhancekit, numpy as np
-        >>> enhancer = enhancekit.load("identity").computed_by(lambda function: function() / 2)
-        >>> enhancer.enhance(np.ones((1, 2), np.float32))
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> with ThreadPoolExecutor(1) as pool:
+        ...     elsewhere = enhancekit.load("gamma", gamma=0.5).computed_by(
+        ...         lambda function: pool.submit(function).result()
+        ...     )
+        ...     elsewhere.enhance(np.full((1, 2), 0.25, np.float32))
         array([[0.5, 0.5]], dtype=float32)
         """
 
-        def run(pictures: Tensor, dtype: torch.dtype, controls: Mapping[str, float]) -> Tensor:
-            return call(lambda: self._run(pictures, dtype, controls))
+        def run(
+            source: Source, dtype: torch.dtype, controls: Mapping[str, float]
+        ) -> Iterator[Part]:
+            parts = self._run(source, dtype, controls)
+            while (part := call(lambda: next(parts, None))) is not None:
+                yield part
 
         return Enhancer(
             self.entry,

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from enhancekit._version import __version__
 from enhancekit.errors import EnhanceKitError, OptionError, WeightsError
-from enhancekit.inference.apply import apply_network
+from enhancekit.inference.apply import network_parts
 from enhancekit.inference.compiled import CompiledFile
 from enhancekit.inference.device import choose_precision
 from enhancekit.inference.engines import choose_engine
 from enhancekit.inference.enhancer import Enhancer
+from enhancekit.inference.parts import Part, Source
 from enhancekit.registry import Entry, Provider
 from enhancekit.specs import EnhancerSpec, SizeRequirements
 from enhancekit.weights import Card
@@ -51,6 +51,8 @@ class Description:
     """Whether the graph takes the whole picture and the controls besides the pictures."""
     card: Mapping[str, Any] | None
     """Model card of the weights; ``None`` if they are untrained."""
+    context_grid: int | None = None
+    """Rows and columns of the grid whose averages can stand for the whole picture, if any."""
     version: str = __version__
     """Version of enhancekit that wrote it."""
 
@@ -110,14 +112,14 @@ def open_exported(
 ) -> Enhancer:
     """Make an enhancer of what an ONNX file holds; see `load_exported`."""
     chosen = choose_engine(engine)
-    entry, card, needs, controls = _describe(path, model)
+    entry, card, needs, controls, grid = _describe(path, model)
     where, origin = torch.device("cpu"), f"{entry} in {chosen.name}"
     dtype, reason = choose_precision(precision, where, {}, chosen.precisions())
 
     @cache
     def network(dtype: torch.dtype) -> CompiledFile:
         try:
-            made = CompiledFile(chosen.open(model, dtype), needs, controls, origin)
+            made = CompiledFile(chosen.open(model, dtype), needs, controls, origin, grid)
         except EnhanceKitError:
             raise
         except Exception as error:  # the engines have no common error
@@ -127,11 +129,11 @@ def open_exported(
 
     network(dtype)
 
-    def run(pictures: Tensor, dtype: torch.dtype, controls: Mapping[str, float]) -> Tensor:
+    def run(source: Source, dtype: torch.dtype, controls: Mapping[str, float]) -> Iterator[Part]:
         made = network(dtype)
-        return apply_network(
+        return network_parts(
             made,
-            pictures,
+            source,
             global_context=made.controls is not None,
             tile=tile,
             controls=controls,
@@ -150,7 +152,7 @@ def open_exported(
 
 def _describe(
     path: Path, model: bytes
-) -> tuple[Entry[EnhancerSpec], Card | None, SizeRequirements, tuple[str, ...] | None]:
+) -> tuple[Entry[EnhancerSpec], Card | None, SizeRequirements, tuple[str, ...] | None, int | None]:
     try:
         import onnx
     except ModuleNotFoundError as error:
@@ -184,4 +186,5 @@ def _describe(
     except (EnhanceKitError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise WeightsError(f"{path}: its enhancekit description is damaged: {error}") from error
     entry = Entry(spec, Provider("onnx", path.name, found.version), "enhancer")
-    return entry, card, needs, tuple(spec.controls) if found.has_context else None
+    controls = tuple(spec.controls) if found.has_context else None
+    return entry, card, needs, controls, found.context_grid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from enhancekit.errors import DeviceError, EnhanceKitError, OptionError, PluginError
-from enhancekit.inference.apply import apply_network
+from enhancekit.inference.apply import network_parts
 from enhancekit.inference.compiled import CompiledForward
 from enhancekit.inference.device import choose_device, choose_precision
 from enhancekit.inference.engines import Engine, find_engine
@@ -21,6 +21,7 @@ from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.exported import PREFIX, load_exported
 from enhancekit.inference.graph import tile_graph
 from enhancekit.inference.network import build_network, refuse_unknown_options, resolve_config
+from enhancekit.inference.parts import Part, Source
 from enhancekit.inference.tiling import check_tile
 from enhancekit.plugins import host
 from enhancekit.registry import Entry
@@ -116,10 +117,10 @@ def load(
     network = _compiled(module, other, has_context) if other else lambda _: module
     network(dtype)  # what cannot be computed is found now rather than at the first picture
 
-    def run(pictures: Tensor, dtype: torch.dtype, controls: Mapping[str, float]) -> Tensor:
-        return apply_network(
+    def run(source: Source, dtype: torch.dtype, controls: Mapping[str, float]) -> Iterator[Part]:
+        return network_parts(
             network(dtype),
-            pictures,
+            source,
             global_context=has_context,
             tile=tile,
             dtype=dtype,
@@ -169,7 +170,7 @@ def _load_function(
     apply = partial(function, **config)
 
     def one(picture: Tensor) -> Tensor:
-        given = picture.permute(1, 2, 0).cpu().numpy().copy()  # it may work in place
+        given = picture.permute(1, 2, 0).cpu().numpy().copy()
         try:
             done = np.asarray(apply(given), dtype=np.float32)
         except EnhanceKitError:
@@ -183,7 +184,8 @@ def _load_function(
             )
         return torch.from_numpy(np.ascontiguousarray(done)).permute(2, 0, 1)
 
-    def run(pictures: Tensor, _dtype: torch.dtype, _controls: Mapping[str, float]) -> Tensor:
-        return torch.stack([one(p) for p in pictures]).to(pictures.device)
+    def run(source: Source, _dtype: torch.dtype, _controls: Mapping[str, float]) -> Iterator[Part]:
+        done = torch.stack([one(picture) for picture in source.read()])
+        yield Part.whole(done.to(source.device))
 
     return Enhancer(entry, run, device=torch.device("cpu"))

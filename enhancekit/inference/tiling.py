@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from enhancekit.errors import OptionError
+from enhancekit.inference.parts import Part, Source
 from enhancekit.specs import SizeRequirements
 
-__all__ = ["AUTO_PIXELS", "AUTO_TILE", "check_tile", "pad_to", "run_tiled", "tile_size"]
+__all__ = ["SMALLEST_TILE", "check_tile", "pad_to", "tile_size", "tiles"]
 
-AUTO_PIXELS = 2_500_000
-"""Pictures up to this many pixels are processed whole under ``tile="auto"``."""
-AUTO_TILE = 1024
-"""Side, in pixels without overlap, of the tiles of larger ones."""
+SMALLEST_TILE = 64
+"""Side of the smallest tiles, in pixels, that are tried when memory does not suffice."""
 
 
 def check_tile(tile: str | int | None) -> None:
@@ -33,9 +34,24 @@ def check_tile(tile: str | int | None) -> None:
 
 
 def tile_size(
-    tile: str | int | None, height: int, width: int, needs: SizeRequirements
+    tile: str | int | None,
+    height: int,
+    width: int,
+    needs: SizeRequirements,
+    room: Callable[[], int],
 ) -> int | None:
     """Decide the side of the tiles, or ``None`` for the whole picture at once.
+
+    Parameters
+    ----------
+    tile : "auto", None or int
+        ``"auto"``: the whole if there is room, else tiles as large as there is room for.
+    height, width : int
+        Of the picture.
+    needs : SizeRequirements
+        The network's.
+    room : callable
+        Tells how many pixels the network may be given at once; only asked under ``"auto"``.
 
     Raises
     ------
@@ -44,8 +60,11 @@ def tile_size(
     """
     check_tile(tile)
     if tile == "auto":
-        large = height * width > AUTO_PIXELS
-        return AUTO_TILE if large and needs.halo is not None else None
+        if needs.halo is None or height * width <= (pixels := room()):
+            return None
+        halo = -(-needs.halo // needs.multiple_of) * needs.multiple_of
+        own = math.isqrt(pixels) - 2 * halo  # what a square has beside its overlap with others
+        tile = max(SMALLEST_TILE, own // needs.multiple_of * needs.multiple_of)
     if not isinstance(tile, int):
         return None
     if needs.halo is None:
@@ -84,44 +103,70 @@ def _cuts(length: int, tile: int, halo: int, least: int) -> Iterator[tuple[int, 
         yield start, stop, first, min(length, max(stop + halo, first + least))
 
 
-def run_tiled(
-    network: Callable[[Tensor], Tensor], x: Tensor, needs: SizeRequirements, tile: int | None
-) -> Tensor:
-    """Apply a network to NCHW, whole or in tiles, and return `scale` times the input's size.
+class _Padded:
+    """A source padded like `pad_to`, of which only what is read is made."""
+
+    def __init__(self, source: Source, multiple_of: int, minimum: int) -> None:
+        self._source = source
+        self._lines = [_mirrored(length, multiple_of, minimum) for length in source.shape[2:]]
+        self.height, self.width = map(len, self._lines)
+
+    def read(self, *ranges: tuple[int, int]) -> Tensor:
+        lines = [known[slice(*r)] for known, r in zip(self._lines, ranges, strict=True)]
+        ends = [(int(found.min()), int(found.max()) + 1) for found in lines]
+        part = self._source.read(*(slice(*e) for e in ends))
+        for axis, (found, (first, _)) in enumerate(zip(lines, ends, strict=True)):
+            if found[-1] - found[0] != len(found) - 1:  # part of it is mirrored
+                part = part.index_select(axis + 2, (found - first).to(part.device))
+        return part
+
+
+def _mirrored(length: int, multiple_of: int, minimum: int) -> Tensor:
+    """Give the line of the picture that stands at each place of the padded one."""
+    lines = torch.arange(length, dtype=torch.float64).view(1, 1, length, 1)
+    return pad_to(lines, multiple_of, minimum)[0, 0, :, 0].long()
+
+
+def tiles(
+    network: Callable[[Tensor], Tensor], source: Source, needs: SizeRequirements, tile: int | None
+) -> Iterator[Part]:
+    """Apply a network to a picture, whole or in tiles, and yield the parts of the result.
 
     Parameters
     ----------
     network : callable
         Maps NCHW to NCHW of the size times the network's scale.
-    x : Tensor
-        The picture, shape (N, 3, H, W).
+    source : Source
+        The picture.
     needs : SizeRequirements
         The network's.
     tile : int or None
         Side of the tiles' own pixels, from `tile_size`; ``None`` for the whole at once.
     """
     scale = needs.scale
-    height, width = x.shape[2] * scale, x.shape[3] * scale
-    padded = pad_to(x, needs.multiple_of, needs.minimum)
+    height, width = source.shape[2:]
     if tile is None:
-        return network(padded)[..., :height, :width]
+        done = network(pad_to(source.read(), needs.multiple_of, needs.minimum))
+        yield Part.whole(done[:, :, : height * scale, : width * scale])
+        return
     if needs.halo is None:
         raise OptionError("tiles need a network that declares its halo")
     halo = -(-needs.halo // needs.multiple_of) * needs.multiple_of
     least = -(-needs.minimum // needs.multiple_of) * needs.multiple_of
-    result: Tensor | None = None
-    for top, bottom, above, below in _cuts(padded.shape[2], tile, halo, least):
-        for left, right, before, behind in _cuts(padded.shape[3], tile, halo, least):
-            done = network(padded[:, :, above:below, before:behind])
-            if result is None:
-                size = (padded.shape[2] * scale, padded.shape[3] * scale)
-                result = done.new_empty((*done.shape[:2], *size))
-            result[:, :, top * scale : bottom * scale, left * scale : right * scale] = done[
-                :,
-                :,
-                (top - above) * scale : (bottom - above) * scale,
-                (left - before) * scale : (right - before) * scale,
-            ]
-    if result is None:
-        raise OptionError("the picture has no pixels")
-    return result[..., :height, :width]
+    padded = _Padded(source, needs.multiple_of, needs.minimum)
+    for top, bottom, above, below in _cuts(padded.height, tile, halo, least):
+        for left, right, before, behind in _cuts(padded.width, tile, halo, least):
+            lower, outer = min(bottom, height), min(right, width)
+            if top >= lower or left >= outer:  # it lies in the padding
+                continue
+            done = network(padded.read((above, below), (before, behind)))
+            yield Part(
+                slice(top * scale, lower * scale),
+                slice(left * scale, outer * scale),
+                done[
+                    :,
+                    :,
+                    (top - above) * scale : (lower - above) * scale,
+                    (left - before) * scale : (outer - before) * scale,
+                ],
+            )

@@ -57,7 +57,7 @@ class SteadyExposure:
 
     def __call__(self, frame: NDArray[Any], elapsed: float) -> float:
         """Give the exposure for a frame (H, W, 3), `elapsed` seconds after the one before."""
-        whole = open_image(frame).tensor
+        whole = open_image(frame).read()
         height, width = whole.shape[2:]
         part = min(1.0, _SIDE / max(height, width))
         size = (max(1, round(height * part)), max(1, round(width * part)))

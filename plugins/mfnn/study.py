@@ -39,7 +39,7 @@ def main(name: str, root: str, weights: str | None = None) -> None:
     for source, pairs in split_pairs(data)[1].items():
         rows = []
         for pair in pairs:
-            low, high = open_image(pair.input).tensor, open_image(pair.target).tensor
+            low, high = open_image(pair.input).read(), open_image(pair.target).read()
             wanted = float(high.mean())
             thumbnail = exposure.summarise(low)
             gain = exposure.solve(thumbnail, torch.tensor([wanted]))

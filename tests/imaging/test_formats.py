@@ -289,7 +289,7 @@ class TestColour:
             Image.fromarray(whole), profile, ImageCms.createProfile("sRGB"), renderingIntent=1
         )
         opened = open_image(picture_of(whole, icc_profile=ADOBE))
-        seen = opened.tensor[0].permute(1, 2, 0).numpy() * 255
+        seen = opened.read()[0].permute(1, 2, 0).numpy() * 255
         assert np.abs(seen - np.asarray(wanted)).max() < 1.6  # Pillow's is rounded to 8 bits
         assert np.abs(seen - whole).max() > 10
 
@@ -318,7 +318,7 @@ class TestColour:
 
     def test_srgb_costs_no_conversion(self):
         whole = pixels(3, np.uint8)
-        tensor = open_image(picture_of(whole, icc_profile=SRGB)).tensor
+        tensor = open_image(picture_of(whole, icc_profile=SRGB)).read()
         np.testing.assert_array_equal(tensor[0].permute(1, 2, 0).numpy() * 255, whole)
 
     @pytest.mark.parametrize(

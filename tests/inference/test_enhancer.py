@@ -13,6 +13,7 @@ from enhancekit.errors import DeviceError, NonFiniteError, OptionError, PluginEr
 from enhancekit.inference import device as devices
 from enhancekit.inference.device import PARITY_DB, choose_device, choose_precision
 from enhancekit.inference.enhancer import Enhancer
+from enhancekit.inference.parts import Part
 from enhancekit.registry import Entry, Provider
 from enhancekit.specs import EnhancerSpec
 
@@ -20,6 +21,11 @@ CPU = torch.device("cpu")
 TINY = {"width": 4, "counts": (1, 1)}
 SIZES = [(1, 1), (1, 2), (2, 1), (1, 9), (3, 5), (7, 4), (13, 1), (33, 31)]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def in_one(run):
+    """Make of a function of whole tensors what an `Enhancer` takes."""
+    return lambda source, *rest: iter([Part.whole(run(source.read(), *rest))])
 
 
 def load_tiny(**options):
@@ -49,7 +55,7 @@ def enhancer_of(run, precision=torch.float32, controls=None, scale=1):
         scale=scale,
     )
     entry = Entry(spec, Provider("acme", "acme-probe", "1.2"), "enhancer")
-    return Enhancer(entry, run, device=CPU, precision=precision)
+    return Enhancer(entry, in_one(run), device=CPU, precision=precision)
 
 
 class TestNonFinite:

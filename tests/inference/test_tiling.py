@@ -12,7 +12,8 @@ from torch import nn
 import enhancekit
 from enhancekit.errors import DeviceError, OptionError, OutOfMemoryError, PluginError
 from enhancekit.inference.apply import apply_network
-from enhancekit.inference.tiling import AUTO_PIXELS, AUTO_TILE, pad_to, run_tiled, tile_size
+from enhancekit.inference.parts import Whole, collect
+from enhancekit.inference.tiling import SMALLEST_TILE, pad_to, tile_size, tiles
 from enhancekit.specs import SizeRequirements
 
 CONFIGS = {
@@ -96,6 +97,15 @@ class Enlarging(nn.Module):
         return self.body(x) + nn.functional.interpolate(x, scale_factor=2.0, mode="bicubic")
 
 
+def run_tiled(network, x, needs, tile):
+    height, width = (side * needs.scale for side in x.shape[2:])
+    return collect(tiles(network, Whole(x), needs, tile), height, width)
+
+
+def no_room():
+    pytest.fail("how much memory is free has no part in this")
+
+
 class TestPadding:
     @settings(deadline=None, max_examples=60)
     @given(
@@ -129,24 +139,33 @@ class TestTileSize:
     @pytest.mark.parametrize("tile", [0, -5, 2.5, True, "banana", "64", ()])
     def test_impossible(self, tile):
         with pytest.raises(OptionError, match="'auto', None or a number of pixels"):
-            tile_size(tile, 10, 10, self.needs)
+            tile_size(tile, 10, 10, self.needs, no_room)
 
     @pytest.mark.parametrize(("tile", "size"), [(1, 4), (4, 4), (5, 8), (63, 64)])
     def test_rounded_up_to_the_multiple(self, tile, size):
-        assert tile_size(tile, 10, 10, self.needs) == size
+        assert tile_size(tile, 10, 10, self.needs, no_room) == size
 
     def test_whole(self):
-        assert tile_size(None, 10**5, 10**5, self.needs) is None
+        assert tile_size(None, 10**5, 10**5, self.needs, no_room) is None
 
-    def test_auto_tiles_large_pictures_only(self):
-        assert tile_size("auto", 1, AUTO_PIXELS, self.needs) is None
-        assert tile_size("auto", 1, AUTO_PIXELS + 1, self.needs) == AUTO_TILE
+    def test_auto_takes_the_whole_where_there_is_room(self):
+        assert tile_size("auto", 100, 300, self.needs, lambda: 30_000) is None
+        assert tile_size("auto", 100, 300, self.needs, lambda: 29_999) is not None
+
+    @pytest.mark.parametrize("room", [20_000, 10**6, 12_345_678])
+    def test_auto_takes_the_largest_tile_there_is_room_for(self, room):
+        size = tile_size("auto", 10**5, 10**5, self.needs, lambda: room)
+        halo = 12  # rounded up to the multiple
+        assert (size + 2 * halo) ** 2 <= room < (size + 4 + 2 * halo + 4) ** 2
+
+    def test_auto_never_takes_tiles_that_are_nearly_all_overlap(self):
+        assert tile_size("auto", 10**5, 10**5, self.needs, lambda: 1) == SMALLEST_TILE
 
     def test_unbounded_networks_are_never_tiled(self):
         unbounded = SizeRequirements()
-        assert tile_size("auto", 10**5, 10**5, unbounded) is None
+        assert tile_size("auto", 10**5, 10**5, unbounded, no_room) is None
         with pytest.raises(OptionError, match=r"tile=64 .*does not declare how far it looks"):
-            tile_size(64, 100, 100, unbounded)
+            tile_size(64, 100, 100, unbounded, no_room)
         with pytest.raises(OptionError, match="halo"):
             run_tiled(lambda x: x, torch.zeros(1, 3, 8, 8), unbounded, 4)
 

@@ -14,6 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 import enhancekit
 from enhancekit.errors import AmbiguousNameError, DataError, OptionError, PluginError
 from enhancekit.inference.enhancer import Enhancer
+from enhancekit.inference.parts import Part
 from enhancekit.registry import Entry, Provider
 from enhancekit.specs import EnhancerSpec
 from enhancekit.training.evaluation import (
@@ -29,6 +30,11 @@ from enhancekit.training.protocols import find_protocol
 from enhancekit.training.recipe import Data, Source
 
 SCENE = r"^(\d)"
+
+
+def in_one(run):
+    """Make of a function of whole tensors what an `Enhancer` takes."""
+    return lambda source, *rest: iter([Part.whole(run(source.read(), *rest))])
 
 
 def measured(pairs, name="gamma", protocol="rgb", **options):
@@ -254,7 +260,7 @@ class TestMade:
     def probe(self, run, scale=1):
         spec = EnhancerSpec(name="probe", summary="A", task="tone", target="a:b", scale=scale)
         entry = Entry(spec, Provider("acme", "acme-probe", "1.0"), "enhancer")
-        enhancer = Enhancer(entry, run, device=torch.device("cpu"))
+        enhancer = Enhancer(entry, in_one(run), device=torch.device("cpu"))
         return Evaluation(enhancer, find_protocol("rgb"))
 
     def test_the_enhancer_sees_what_no_file_could_hold(self, reference):

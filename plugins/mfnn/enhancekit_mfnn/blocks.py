@@ -305,7 +305,7 @@ class Exposure(nn.Module):
     """
 
     extra_channels = 1
-    thumbnail = 48
+    context_grid = 48
     max_log_gain = 6.0
 
     def __init__(self, width: int = 24, dropout: float = 0.3) -> None:
@@ -326,8 +326,8 @@ class Exposure(nn.Module):
     def summarise(self, whole: Tensor) -> Tensor:
         """Average a whole picture (N, 3, H, W) down to (N, 3, 48, 48), in 32 bits."""
         if torch.onnx.is_in_onnx_export():  # ONNX has no adaptive pooling of an unknown size
-            return _average_down(whole.float(), self.thumbnail)
-        return F.adaptive_avg_pool2d(whole.float(), self.thumbnail)
+            return _average_down(whole.float(), self.context_grid)
+        return F.adaptive_avg_pool2d(whole.float(), self.context_grid)
 
     def solve(self, thumbnail: Tensor, brightness: Tensor) -> Tensor:
         """Find log g, shape (N, 1, 1, 1), giving the mean `brightness`, shape (N,)."""

@@ -145,6 +145,7 @@ class MFNN(nn.Module):
         self.output, self.pack, self.scale = output, pack, scale
         # a third party's context block has the same three methods
         self.exposure: Any = _part("context", context) if context else None
+        self.context_grid = getattr(self.exposure, "context_grid", None)
         channels = (3 + int(getattr(self.exposure, "extra_channels", 0))) * pack**2
         # a head that knows nothing of packing is asked for a picture and gives one
         packed = {"out_channels": 3 * (pack * scale) ** 2} if pack * scale > 1 else {}
