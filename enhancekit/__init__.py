@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         EnhancerSpec,
         LossSpec,
         MetricSpec,
+        SchemeSpec,
         SizeRequirements,
         WeightsSpec,
     )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     losses: Registry[LossSpec]
     metrics: Registry[MetricSpec]
     enhancers: Registry[EnhancerSpec]
+    schemes: Registry[SchemeSpec]
 
 __all__ = [
     "BackboneSpec",
@@ -44,6 +46,7 @@ __all__ = [
     "EnhancerSpec",
     "LossSpec",
     "MetricSpec",
+    "SchemeSpec",
     "SizeRequirements",
     "WeightsSpec",
     "__version__",
@@ -54,6 +57,7 @@ __all__ = [
     "load",
     "losses",
     "metrics",
+    "schemes",
 ]
 
 _HOMES = {
@@ -67,13 +71,14 @@ _HOMES = {
             "EnhancerSpec",
             "LossSpec",
             "MetricSpec",
+            "SchemeSpec",
             "SizeRequirements",
             "WeightsSpec",
         ),
         "enhancekit.specs",
     ),
 }
-_REGISTRIES = ("backbones", "blocks", "losses", "metrics", "enhancers")
+_REGISTRIES = ("backbones", "blocks", "losses", "metrics", "enhancers", "schemes")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The five hooks of the plugin API: each gives descriptions, without side effects or torch.
+"""The six hooks of the plugin API: each gives descriptions, without side effects or torch.
 
 A hook says which version of enhancekit brought it, and a plugin's requirement, e.g.
 ``enhancekit>=0.1,<0.2``, which versions it works with; one that does not fit is left out and says
@@ -12,7 +12,14 @@ from collections.abc import Iterable
 
 import pluggy
 
-from enhancekit.specs import BackboneSpec, BlockSpec, EnhancerSpec, LossSpec, MetricSpec
+from enhancekit.specs import (
+    BackboneSpec,
+    BlockSpec,
+    EnhancerSpec,
+    LossSpec,
+    MetricSpec,
+    SchemeSpec,
+)
 
 __all__ = ["PROJECT", "hookimpl", "hookspec"]
 
@@ -108,6 +115,25 @@ def enhancekit_enhancers() -> Iterable[EnhancerSpec]:
     ...     yield EnhancerSpec(
     ...         name="invert", summary="Photographic negative", task="tone",
     ...         target="acme.classical:invert",
+    ...     )
+    """
+    return ()
+
+
+@hookspec
+def enhancekit_schemes() -> Iterable[SchemeSpec]:
+    """Register kinds of places that ``enhancekit.load("scheme:place")`` loads enhancers from.
+
+    .. versionadded:: 0.1.0
+
+    Examples
+    --------
+    >>> from enhancekit import SchemeSpec, hookimpl
+    >>> @hookimpl
+    ... def enhancekit_schemes():
+    ...     yield SchemeSpec(
+    ...         name="lut", summary="A colour look-up table in a .cube file",
+    ...         target="acme.luts:load_lut",
     ...     )
     """
     return ()

@@ -18,7 +18,15 @@ from enhancekit import hookspecs
 from enhancekit.discovery import canonical, find_plugins
 from enhancekit.errors import PluginError
 from enhancekit.registry import Entry, LossRegistry, Provider, Registry
-from enhancekit.specs import BackboneSpec, BlockSpec, EnhancerSpec, LossSpec, MetricSpec, Spec
+from enhancekit.specs import (
+    BackboneSpec,
+    BlockSpec,
+    EnhancerSpec,
+    LossSpec,
+    MetricSpec,
+    SchemeSpec,
+    Spec,
+)
 
 __all__ = ["Host", "PluginStatus", "PluginWarning", "host", "reset", "use"]
 
@@ -35,6 +43,7 @@ KINDS: Mapping[str, tuple[str, type[Spec]]] = {
     "loss": ("enhancekit_losses", LossSpec),
     "metric": ("enhancekit_metrics", MetricSpec),
     "enhancer": ("enhancekit_enhancers", EnhancerSpec),
+    "scheme": ("enhancekit_schemes", SchemeSpec),
 }
 
 
@@ -106,6 +115,7 @@ class Host:
         self.losses = LossRegistry("loss", *self._sources("loss"))
         self.metrics = Registry[MetricSpec]("metric", *self._sources("metric"))
         self.enhancers = Registry[EnhancerSpec]("enhancer", *self._sources("enhancer"))
+        self.schemes = Registry[SchemeSpec]("scheme", *self._sources("scheme"))
 
     def statuses(self) -> list[PluginStatus]:
         """Return every plugin found, with what became of it; discovers on the first call.

@@ -17,6 +17,7 @@ __all__ = [
     "EnhancerSpec",
     "LossSpec",
     "MetricSpec",
+    "SchemeSpec",
     "SizeRequirements",
     "Spec",
     "WeightsSpec",
@@ -252,3 +253,17 @@ class EnhancerSpec(Spec):
             raise SpecError(f"enhancer {self.name!r}: scale is at least 1, not {self.scale}")
         object.__setattr__(self, "config", _frozen(self.config))
         object.__setattr__(self, "controls", _frozen(self.controls))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemeSpec(Spec):
+    """A kind of place enhancers come from, asked for by ``enhancekit.load("name:place")``.
+
+    ``target(place, *, device, precision, tile, engine, **options)`` returns an `Enhancer`; what
+    it is given are the arguments of `enhancekit.load`, and its own options by name. Around a
+    network, `enhancekit.inference.assembly.network_enhancer` makes one.
+    """
+
+    def __post_init__(self) -> None:
+        super(SchemeSpec, self).__post_init__()
+        self._needs_target()

@@ -22,6 +22,7 @@ SPECS = {
     "enhancers": "EnhancerSpec",
     "losses": "LossSpec",
     "metrics": "MetricSpec",
+    "schemes": "SchemeSpec",
 }
 
 

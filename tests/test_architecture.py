@@ -234,7 +234,7 @@ def test_core_never_names_a_plugin(path):
 
 
 def test_every_hook_feeds_a_registry():
-    assert len(HOOKS) == 5
+    assert len(HOOKS) == 6
     assert sorted(hook for hook, _ in plugins.KINDS.values()) == sorted(HOOKS)
 
 

@@ -14,8 +14,9 @@ from enhancekit import discovery
 from enhancekit.errors import AmbiguousNameError, PluginError, UnknownNameError
 from enhancekit.plugins import Host, PluginWarning, host, reset
 
-ALL_FIVE = """
-from enhancekit import BackboneSpec, BlockSpec, EnhancerSpec, LossSpec, MetricSpec, hookimpl
+ALL_OF_THEM = """
+from enhancekit import BackboneSpec, BlockSpec, EnhancerSpec, LossSpec, MetricSpec, SchemeSpec
+from enhancekit import hookimpl
 
 @hookimpl
 def enhancekit_backbones():
@@ -38,6 +39,10 @@ def enhancekit_metrics():
 def enhancekit_enhancers():
     yield EnhancerSpec(name="orbit-enhancer", summary="An enhancer", task="tone",
                        target="nowhere:enhance")
+
+@hookimpl
+def enhancekit_schemes():
+    yield SchemeSpec(name="orbit-scheme", summary="A scheme", target="nowhere:load")
 """
 GOOD = [{"name": "good", "role": "residual", "target": "{code}:Good"}]
 HEAD = "from enhancekit import BlockSpec, LossSpec, hookimpl\n"
@@ -106,9 +111,9 @@ def status(found, distribution="orbit-plugin"):
 
 
 class TestFound:
-    @pytest.mark.parametrize("kind", ["backbone", "block", "loss", "metric", "enhancer"])
+    @pytest.mark.parametrize("kind", ["backbone", "block", "loss", "metric", "enhancer", "scheme"])
     def test_every_hook(self, make_plugin, kind):
-        make_plugin(ALL_FIVE, version="3.1")
+        make_plugin(ALL_OF_THEM, version="3.1")
         plural = "losses" if kind == "loss" else f"{kind}s"
         registry = getattr(enhancekit, plural)
         for name in (f"orbit-{kind}", f"orbit:orbit-{kind}"):
@@ -116,7 +121,7 @@ class TestFound:
         assert f"orbit-{kind}" in registry.names()
 
     def test_status(self, make_plugin):
-        make_plugin(ALL_FIVE, version="3.1")
+        make_plugin(ALL_OF_THEM, version="3.1")
         found = status(host())
         assert (found.provider.plugin, found.provider.version) == ("orbit", "3.1")
         assert (found.status, found.error, found.details) == ("ok", "", "")
@@ -126,6 +131,7 @@ class TestFound:
             "enhancer",
             "loss",
             "metric",
+            "scheme",
         ]
 
     def test_targets_are_not_imported(self, make_plugin):

@@ -74,6 +74,9 @@ def surface():
             lines |= set(described(f"{module.__name__}.{name}", getattr(module, name)))
     inference = importlib.import_module("enhancekit.inference.enhancer")
     lines |= set(described("Enhancer", inference.Enhancer))
+    assembly = importlib.import_module("enhancekit.inference.assembly")
+    name = "enhancekit.inference.assembly.network_enhancer"
+    lines |= set(described(name, assembly.network_enhancer))
     for hook, spec in plugins.KINDS.values():
         lines.add(f"hook {hook}{signature(getattr(hookspecs, hook))} of {spec.__name__}")
     return sorted(lines)

@@ -14,6 +14,7 @@ from enhancekit.specs import (
     EnhancerSpec,
     LossSpec,
     MetricSpec,
+    SchemeSpec,
     SizeRequirements,
     WeightsSpec,
     load_target,
@@ -25,6 +26,7 @@ GOOD = {
     LossSpec: {},
     MetricSpec: {"higher_is_better": True, "protocol": "RGB"},
     EnhancerSpec: {"task": "tone"},
+    SchemeSpec: {},
 }
 BASE = {"name": "tiny", "summary": "A thing", "target": "acme.things:Thing"}
 

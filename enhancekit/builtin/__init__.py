@@ -1,11 +1,11 @@
-"""The core's own losses, metrics and classical enhancers, registered like everybody's."""
+"""The core's own losses, metrics, enhancers and schemes, registered like everybody's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from enhancekit.hookspecs import hookimpl
-from enhancekit.specs import EnhancerSpec, LossSpec, MetricSpec
+from enhancekit.specs import EnhancerSpec, LossSpec, MetricSpec, SchemeSpec
 
 
 @hookimpl
@@ -96,4 +96,14 @@ def enhancekit_enhancers() -> Iterator[EnhancerSpec]:
         task="super-resolution",
         scale=2,
         target="enhancekit.builtin.classical:spline_x2",
+    )
+
+
+@hookimpl
+def enhancekit_schemes() -> Iterator[SchemeSpec]:
+    """Register where enhancers are loaded from besides the registry."""
+    yield SchemeSpec(
+        name="onnx",
+        summary="A file written by `enhancekit export`",
+        target="enhancekit.inference.exported:load_exported",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -12,7 +12,7 @@ from enhancekit.plugins import host
 
 __all__ = ["list_names"]
 
-Kind = Literal["enhancers", "backbones", "blocks", "losses", "metrics", "all"]
+Kind = Literal["enhancers", "backbones", "blocks", "losses", "metrics", "schemes", "all"]
 
 
 def list_names(
@@ -20,7 +20,7 @@ def list_names(
     as_json: Json = False,
 ) -> None:
     """List what is registered."""
-    kinds = ("enhancers", "backbones", "blocks", "losses", "metrics") if kind == "all" else (kind,)
+    kinds = get_args(Kind)[:-1] if kind == "all" else (kind,)
     found: dict[str, list[dict[str, Any]]] = {}
     for each in kinds:
         found[each] = [

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from enhancekit.errors import DeviceError, OptionError
 
-__all__ = ["ENGINES", "Compiled", "Engine", "choose_engine", "find_engine"]
+__all__ = ["ENGINES", "Compiled", "Engine", "choose_engine", "find_engine", "need_cpu"]
 
 Compiled = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
 """Runs a graph: from the inputs by name to its one output. May be called by several threads."""
@@ -116,6 +116,21 @@ def choose_engine(name: str) -> Engine:
             "install one with: pip install 'enhancekit[onnxruntime]'"
         )
     return found
+
+
+def need_cpu(engine: str, device: str) -> None:
+    """Refuse a device that no engine beside torch computes on.
+
+    Raises
+    ------
+    DeviceError
+        If it is not the CPU.
+    """
+    if device not in ("auto", "cpu"):
+        raise DeviceError(
+            f"engine {engine!r} computes on the CPU only, not on {device!r}; use engine='torch' "
+            "with a registered name there"
+        )
 
 
 def _open_in_onnxruntime(model: bytes, _precision: str) -> Compiled:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import NoReturn, TypeVar
+from dataclasses import fields, replace
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,11 +17,14 @@ from enhancekit.inference.fast import fast_parts
 from enhancekit.inference.parts import Part, Source, Whole, collect
 from enhancekit.registry import Entry
 from enhancekit.specs import EnhancerSpec
-from enhancekit.weights import Card
+from enhancekit.weights import Card, save_weights
 
 __all__ = ["Enhancer", "Run"]
 
 logger = logging.getLogger(__name__)
+
+FACTS = frozenset(f.name for f in fields(Card)) - {"name", "backbone", "config"}
+"""What a model card says besides which network its weights belong to."""
 
 Image = TypeVar("Image")
 Run = Callable[[Source, torch.dtype, Mapping[str, float]], Iterator[Part]]
@@ -66,6 +71,7 @@ class Enhancer:
         precision: torch.dtype = torch.float32,
         precision_reason: str = "a function of 32-bit pixels",
         engine: str = "torch",
+        saved_as: Card | None = None,
     ) -> None:
         self.entry = entry
         self.card = card
@@ -75,6 +81,7 @@ class Enhancer:
         self.precision_reason = precision_reason
         self.engine = engine
         self._run = run
+        self._saved_as = saved_as
 
     def enhance(
         self, image: Image, *, strength: float = 1.0, mode: str = "exact", **controls: float
@@ -217,7 +224,39 @@ class Enhancer:
             device=self.device,
             precision=self.precision,
             precision_reason=self.precision_reason,
+            engine=self.engine,
+            saved_as=self._saved_as,
         )
+
+    def save(self, path: str | os.PathLike[str], **facts: Any) -> None:
+        """Write the network's weights, to be loaded again by ``load(name, weights=path)``.
+
+        Parameters
+        ----------
+        path : path-like
+            Ends in ``.safetensors``; replaced if it exists.
+        **facts
+            What the model card is to say, over what it says now: ``license``, ``data``, ``task``,
+            ``figures``, ``limits``, ``training``, ``date`` or ``parity_db``.
+
+        Raises
+        ------
+        OptionError
+            If it is a function, its weights are of another format, or a fact has no place in a
+            card.
+        WeightsError
+            If the file cannot be written.
+        """
+        if self.module is None or self._saved_as is None:
+            raise OptionError(
+                f"{self.entry} has no weights that can be saved; only a registered network has"
+            )
+        if unknown := sorted(set(facts) - FACTS):
+            raise OptionError(
+                f"a model card has no place for {', '.join(unknown)}, only for "
+                + ", ".join(sorted(FACTS))
+            )
+        save_weights(path, self.module.state_dict(), replace(self._saved_as, **facts))
 
     def _check_controls(self, controls: Mapping[str, float]) -> None:
         known = self.entry.spec.controls

@@ -17,17 +17,15 @@ from enhancekit.errors import EnhanceKitError, OptionError, WeightsError
 from enhancekit.inference.apply import network_parts
 from enhancekit.inference.compiled import CompiledFile
 from enhancekit.inference.device import choose_precision
-from enhancekit.inference.engines import choose_engine
+from enhancekit.inference.engines import choose_engine, need_cpu
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.parts import Part, Source
 from enhancekit.registry import Entry, Provider
 from enhancekit.specs import EnhancerSpec, SizeRequirements
 from enhancekit.weights import Card
 
-__all__ = ["PREFIX", "Description", "load_exported", "open_exported", "with_description"]
+__all__ = ["Description", "load_exported", "open_exported", "with_description"]
 
-PREFIX = "onnx:"
-"""In front of a file's name where an enhancer's name is expected."""
 _KEY = "enhancekit"
 
 
@@ -70,6 +68,7 @@ def with_description(model: bytes, description: Description) -> bytes:
 def load_exported(
     path: str | os.PathLike[str],
     *,
+    device: str = "auto",
     engine: str = "auto",
     precision: str = "auto",
     tile: str | int | None = "auto",
@@ -80,6 +79,8 @@ def load_exported(
     ----------
     path : path-like
         Written by ``enhancekit export``.
+    device : str
+        ``"auto"`` or ``"cpu"``.
     engine : str
         ``"onnxruntime"``, ``"openvino"``, or ``"auto"`` for the first that is installed.
     precision : str
@@ -95,8 +96,9 @@ def load_exported(
     WeightsError
         If the file is missing or damaged, or not one of ours.
     DeviceError
-        If the engine does not compute in this precision here.
+        If the engine does not compute on this device, or in this precision here.
     """
+    need_cpu(engine, device)
     path = Path(path)
     try:
         model = path.read_bytes()

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from enhancekit.errors import DeviceError, EnhanceKitError, OptionError, PluginError
-from enhancekit.inference.apply import network_parts
-from enhancekit.inference.compiled import CompiledForward
-from enhancekit.inference.device import choose_device, choose_precision
-from enhancekit.inference.engines import Engine, find_engine
+from enhancekit.errors import (
+    AmbiguousNameError,
+    EnhanceKitError,
+    OptionError,
+    PluginError,
+    UnknownNameError,
+)
+from enhancekit.inference.assembly import choose_place, network_enhancer
+from enhancekit.inference.device import choose_precision
 from enhancekit.inference.enhancer import Enhancer
-from enhancekit.inference.exported import PREFIX, load_exported
-from enhancekit.inference.graph import tile_graph
-from enhancekit.inference.network import build_network, refuse_unknown_options, resolve_config
+from enhancekit.inference.network import (
+    build_network,
+    refuse_unknown_options,
+    resolve_config,
+    weights_config,
+)
 from enhancekit.inference.parts import Part, Source
 from enhancekit.inference.tiling import check_tile
 from enhancekit.plugins import host
 from enhancekit.registry import Entry
-from enhancekit.specs import EnhancerSpec
+from enhancekit.specs import EnhancerSpec, SchemeSpec
+from enhancekit.weights import Card
 
 __all__ = ["load"]
 
@@ -47,7 +55,8 @@ def load(
     ----------
     name : str
         A registered enhancer, e.g. ``"clahe"`` or ``"builtin:clahe"``; see ``enhancekit list``.
-        Or ``"onnx:FILE"``, a file written by ``enhancekit export``.
+        Or ``"scheme:place"``, e.g. ``"onnx:FILE"`` for a file written by ``enhancekit export``;
+        see ``enhancekit list schemes``.
     device : str
         ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     precision : str
@@ -64,7 +73,7 @@ def load(
         extras of enhancekit that translate it first, which takes seconds. ``"auto"`` is torch,
         and for a file the first of the others that is installed.
     **options
-        Over the enhancer's config, e.g. ``block="acme:fast"``.
+        Over the enhancer's config, e.g. ``block="acme:fast"``; of a scheme, its own.
 
     Returns
     -------
@@ -89,70 +98,70 @@ def load(
     <Enhancer builtin:clahe on cpu in torch.float32>
     """
     check_tile(tile)
-    if name.startswith(PREFIX):
-        if weights is not None or not pretrained or options:
-            raise OptionError(f"{name} is a finished network; it takes no weights and no options")
-        _need_cpu(engine, device)
-        path = name.removeprefix(PREFIX)
-        return load_exported(path, engine=engine, precision=precision, tile=tile)
+    if found := _find_scheme(name):
+        if weights is not None or not pretrained:
+            raise OptionError(f"{name} is a finished network; it takes no weights")
+        scheme, place = found
+        how = {"device": device, "precision": precision, "tile": tile, "engine": engine}
+        return _load_from(scheme, place, how, options)
     entry = host().enhancers.get(name)
-    other = None if engine in ("auto", "torch") else find_engine(engine)
-    if other is not None:
-        _need_cpu(engine, device)
-    where = choose_device("cpu" if other else device)
+    where, other = choose_place(engine, device)
     if entry.spec.target:
         if other is not None:
             raise OptionError(f"{entry} is a function, not a network; engine={engine!r} has no use")
         choose_precision(precision, where, {})
         return _load_function(entry, weights, pretrained, options)
-    backbone, _ = resolve_config(entry, options)
+    backbone, config = resolve_config(entry, options)
     module, card = build_network(entry, options, weights=weights, pretrained=pretrained)
-    native = other.precisions() if other else None
-    dtype, reason = choose_precision(precision, where, card.parity_db if card else {}, native)
-    if other is not None:
-        other.check(dtype)
-    module.to(where, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    module.requires_grad_(False)
-    has_context = backbone.spec.global_context
-    network = _compiled(module, other, has_context) if other else lambda _: module
-    network(dtype)  # what cannot be computed is found now rather than at the first picture
-
-    def run(source: Source, dtype: torch.dtype, controls: Mapping[str, float]) -> Iterator[Part]:
-        return network_parts(
-            network(dtype),
-            source,
-            global_context=has_context,
-            tile=tile,
-            dtype=dtype,
-            controls=controls,
-        )
-
-    return Enhancer(
+    untrained = Card(
+        name=entry.spec.name,
+        backbone=backbone.qualified_name,
+        config=weights_config(backbone, config),
+        task=entry.spec.task,
+    )
+    return network_enhancer(
         entry,
-        run,
+        module,
         card=card,
-        module=module,
-        device=where,
-        precision=dtype,
-        precision_reason=reason,
-        engine=other.name if other else "torch",
+        global_context=backbone.spec.global_context,
+        device=device,
+        precision=precision,
+        tile=tile,
+        engine=engine,
+        saved_as=card or untrained,
     )
 
 
-def _need_cpu(engine: str, device: str) -> None:
-    if device not in ("auto", "cpu"):
-        raise DeviceError(
-            f"engine {engine!r} computes on the CPU only, not on {device!r}; use engine='torch' "
-            "with a registered name there"
-        )
+def _find_scheme(name: str) -> tuple[Entry[SchemeSpec], str] | None:
+    """Find the scheme of ``scheme:place`` or ``plugin:scheme:place``; registered names go first."""
+    if ":" not in name:
+        return None
+    try:
+        host().enhancers.get(name)
+    except AmbiguousNameError:
+        return None
+    except UnknownNameError as error:
+        schemes = host().schemes
+        parts = name.split(":")
+        for end in (1, 2):
+            known = ":".join(parts[:end])
+            if len(parts) > end and known in schemes:
+                return schemes.get(known), ":".join(parts[end:])
+        raise UnknownNameError(
+            f"no scheme is called {parts[0]!r}, only {', '.join(schemes)}, and {error}"
+        ) from None
+    return None
 
 
-def _compiled(
-    module: nn.Module, engine: Engine, has_context: bool
-) -> Callable[[torch.dtype], nn.Module]:
-    """Translate a network once; compile it for each precision that is asked for."""
-    graph = tile_graph(module, global_context=has_context, least=engine.least)
-    return cache(lambda dtype: CompiledForward(module, engine.open(graph, dtype), engine.least))
+def _load_from(
+    scheme: Entry[SchemeSpec], place: str, how: Mapping[str, Any], options: Mapping[str, Any]
+) -> Enhancer:
+    known = [n for n in list(inspect.signature(scheme.target()).parameters)[1:] if n not in how]
+    refuse_unknown_options(scheme, options, known)
+    made = scheme.create(place, **how, **options)
+    if not isinstance(made, Enhancer):
+        raise PluginError(f"{scheme} made a {type(made).__name__}, not an Enhancer")
+    return made
 
 
 def _load_function(
