@@ -1,0 +1,1 @@
+"""Classical enhancers as a plugin for enhancekit: what networks are compared with."""
