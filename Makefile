@@ -2,14 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := enhancekit plugins/mfnn/enhancekit_mfnn plugins/classical/enhancekit_classical \
-	examples/third_party_block/acme_blocks
+	plugins/spandrel/enhancekit_spandrel examples/third_party_block/acme_blocks
 
 .PHONY: demo test benchmark clean
 
-.venv/installed: pyproject.toml plugins/mfnn/pyproject.toml plugins/classical/pyproject.toml examples/third_party_block/pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml examples/*/pyproject.toml)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt \
 		-e ".[test]" -e plugins/mfnn -e plugins/classical -e examples/third_party_block
+	$(BIN)/python -m pip install --quiet --no-deps -e plugins/spandrel  # its tests do without torchvision
 	touch $@
 
 demo: .venv/installed

@@ -1,0 +1,1 @@
+"""Model files that spandrel reads, as enhancers of enhancekit."""
