@@ -19,6 +19,7 @@ from enhancekit._version import __version__
 if TYPE_CHECKING:
     from enhancekit.errors import EnhanceKitError
     from enhancekit.hookspecs import hookimpl
+    from enhancekit.hub import push
     from enhancekit.inference.loading import load
     from enhancekit.registry import Registry
     from enhancekit.specs import (
@@ -57,6 +58,7 @@ __all__ = [
     "load",
     "losses",
     "metrics",
+    "push",
     "schemes",
 ]
 
@@ -64,6 +66,7 @@ _HOMES = {
     "EnhanceKitError": "enhancekit.errors",
     "hookimpl": "enhancekit.hookspecs",
     "load": "enhancekit.inference.loading",
+    "push": "enhancekit.hub",
     **dict.fromkeys(
         (
             "BackboneSpec",

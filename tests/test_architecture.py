@@ -37,6 +37,7 @@ FLOORS = {
     "batch": 5,
     "diagnosis": 5,
     "export": 5,
+    "hub": 5,
     "training": 5,
     "video": 5,
     "web": 5,

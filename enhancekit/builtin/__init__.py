@@ -103,6 +103,11 @@ def enhancekit_enhancers() -> Iterator[EnhancerSpec]:
 def enhancekit_schemes() -> Iterator[SchemeSpec]:
     """Register where enhancers are loaded from besides the registry."""
     yield SchemeSpec(
+        name="hub",
+        summary="Weights that `enhancekit.push` uploaded to the Hugging Face Hub",
+        target="enhancekit.hub:load_from_hub",
+    )
+    yield SchemeSpec(
         name="onnx",
         summary="A file written by `enhancekit export`",
         target="enhancekit.inference.exported:load_exported",
