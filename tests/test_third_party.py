@@ -138,7 +138,7 @@ class TestExample:
         assert enhancekit.blocks.get("fast") == entry
         assert entry.target().__module__ == "acme_blocks.blocks"
         (status,) = [s for s in enhancekit.plugins.host().statuses() if s.provider.plugin == "acme"]
-        assert (status.status, len(status.entries)) == ("ok", 1)
+        assert (status.status, len(status.entries)) == ("ok", 2)
 
     def test_listed(self, example_plugin, cli):
         (row,) = [r for r in json.loads(cli("list", "blocks", "--json").out) if r["name"] == "fast"]
@@ -148,7 +148,7 @@ class TestExample:
         assert "acme" in line
         assert row["summary"] in line
         (shown,) = [r for r in json.loads(cli("plugins", "--json").out) if r["name"] == "acme"]
-        assert (shown["status"], shown["gives"]) == ("ok", ["block fast"])
+        assert (shown["status"], shown["gives"]) == ("ok", ["block fast", "enhancer fast-lite"])
 
     def test_is_swapped_in(self, example_plugin, picture):
         enhancer = untrained("acme:fast")
@@ -176,7 +176,7 @@ class TestExample:
             assert all(np.isfinite(s.loss) for s in steps)
             assert steps[-1].psnr["low"] > 5
             states.append(load_file(run / "last.safetensors"))
-        inside = [n for n in states[0] if re.match(r"trunks\.\d\.blocks\.0\.body", n)]
+        inside = [n for n in states[0] if re.match(r"trunks\.\d\.blocks\.0\.(widen|join)", n)]
         assert len(inside) == 16  # four convolutions at each of two scales, with biases
         assert all((states[0][n] != states[1][n]).any() for n in inside)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from enhancekit.cli.choices import Device, Json, Options, Precision, Tile, Weights, tile_value
+from enhancekit.cli.choices import Device, Json, Options, Precision, Tile, tile_value
 from enhancekit.cli.output import print_json, progress, settings
 from enhancekit.errors import OptionError
 
@@ -47,7 +47,10 @@ def evaluate(  # noqa: PLR0917
         Path | None,
         typer.Option("--output", "-o", help="Folder for CSV, JSON, Markdown and an HTML page."),
     ] = None,
-    weights: Weights = None,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(help="Weights of your own; once for each enhancer, in their order."),
+    ] = None,
     option: Options = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -60,10 +63,13 @@ def evaluate(  # noqa: PLR0917
     from enhancekit.training.evaluation import Evaluation, chosen_pairs, read_sample
     from enhancekit.training.protocols import find_protocol
 
-    if len(names) > 1 and (weights or option):
-        raise OptionError("--weights and --option belong to one enhancer; evaluate it alone")
+    if len(names) > 1 and option:
+        raise OptionError("--option belongs to one enhancer; evaluate it alone")
+    if weights and len(weights) != len(names):
+        raise OptionError("--weights stands once for each enhancer, in their order")
     if make and scene:
         raise OptionError("--scene groups pairs; with --make each picture is a scene of its own")
+    own: list[Path | None] = [*weights] if weights else [None] * len(names)
     chosen = find_protocol(protocol)
     share = held_out if split == "held-out" else None
     pairs = chosen_pairs(data, scene=scene, held_out=share, made=bool(make))
@@ -74,14 +80,14 @@ def evaluate(  # noqa: PLR0917
                 device=device,
                 precision=precision,
                 tile=tile_value(tile),
-                weights=weights,
+                weights=path,
                 **settings(option or (), "--option"),
             ),
             chosen,
             metric or (),
             gt_mean,
         )
-        for name in names
+        for name, path in zip(names, own, strict=True)
     ]
     with progress() as shown:
         task = shown.add_task("evaluating", total=len(pairs))

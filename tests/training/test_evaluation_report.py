@@ -299,13 +299,29 @@ class TestCommandLine:
         assert list(found["metrics"]) == ["psnr"]
         assert float(found["metrics"]["psnr"]["mean"]) == math.inf
 
-    @pytest.mark.parametrize("given", [("--weights", "mine.safetensors"), ("--option", "width=4")])
-    def test_what_belongs_to_one_enhancer(self, data, cli, given):
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            (("--option", "width=4"), "--option belongs to one enhancer; evaluate it alone"),
+            (("--weights", "a"), "--weights stands once for each enhancer, in their order"),
+            (3 * ("--weights", "a"), "--weights stands once for each enhancer, in their order"),
+        ],
+    )
+    def test_what_does_not_fit_two_enhancers(self, data, cli, given, said):
         done = cli("evaluate", "identity", "gamma", "--data", data, *given)
-        assert (done.code, done.out) == (1, "")
-        assert done.err == (
-            "error: --weights and --option belong to one enhancer; evaluate it alone\n"
-        )
+        assert (done.code, done.out, done.err) == (1, "", f"error: {said}\n")
+
+    def test_weights_go_to_the_enhancers_in_their_order(self, data, cli, tmp_path):
+        paths = [tmp_path / name for name in ("shipped.safetensors", "untrained.safetensors")]
+        for path, pretrained in zip(paths, (True, False), strict=True):
+            enhancekit.load("mfnn-lite", pretrained=pretrained, device="cpu").save(path)
+        names = ["mfnn-lite"] * 2
+        given = [part for path in paths for part in ("--weights", path)]
+        command = ("evaluate", "--data", data, "--metric", "psnr", "--json")
+        both = strictly(cli(*command, *names, *given).out)
+        alone = [strictly(cli(*command, names[0], "--weights", path).out)[0] for path in paths]
+        assert both == alone
+        assert both[0] != both[1]
 
     @pytest.mark.parametrize(
         ("given", "said"),

@@ -1,12 +1,36 @@
-"""The plugin is right: every check of enhancekit's conformance kit, one test each."""
+"""The plugin is right: the conformance kit's checks, one test each, and what the example shows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from enhancekit.testing import BlockCase, PluginCase, parametrize_with_checks
+import enhancekit
+from enhancekit.testing import BlockCase, EnhancerCase, PluginCase, parametrize_with_checks
+from enhancekit.training.recipe import read_recipe
+
+TINY = {"pretrained": False, "width": 4, "counts": (1, 1)}
 
 
-@parametrize_with_checks(PluginCase("acme"), BlockCase("acme:fast"))
+@parametrize_with_checks(
+    PluginCase("acme"), BlockCase("acme:fast"), EnhancerCase("acme:fast-lite", options=TINY)
+)
 def test_conformance(check: Callable[[], None]) -> None:
     check()
+
+
+def test_the_enhancer_is_mfnn_lite_with_one_argument_changed() -> None:
+    named = enhancekit.load("fast-lite", pretrained=False)
+    swapped = enhancekit.load("mfnn-lite", block="acme:fast", pretrained=False)
+    original = enhancekit.load("mfnn-lite")
+    sizes = [sum(p.numel() for p in e.module.parameters()) for e in (named, swapped, original)]
+    assert sizes[0] == sizes[1] < 0.6 * sizes[2]
+
+
+def test_the_recipe_trains_both() -> None:
+    recipe = "acme_blocks:recipes/short.toml"
+    original, swapped = (
+        read_recipe(recipe, changes) for changes in ([], ["model.options.block=acme:fast"])
+    )
+    assert original.model.options == {}
+    assert swapped.model.options == {"block": "acme:fast"}
+    assert swapped.model_copy(update={"model": original.model}) == original
