@@ -9,6 +9,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from enhancekit.errors import OptionError, UnknownNameError, WeightsError
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.loading import load
 from enhancekit.plugins import host
+from enhancekit.registry import Entry, Provider
 from enhancekit.weights import Card, read_card
 
 __all__ = ["load_from_hub", "model_card", "push"]
@@ -138,7 +140,7 @@ def load_from_hub(
     if asked["revision"] is None:
         logger.info("hub:%s is now hub:%s@%s", place, place, path.parent.name)
     card = read_card(path)
-    return load(
+    made = load(
         _registered(card, place),
         device=device,
         precision=precision,
@@ -147,6 +149,10 @@ def load_from_hub(
         weights=path,
         **card.config,
     )
+    # not the weights the plugin ships, as whoever notes where a picture is from must see
+    spec = replace(made.entry.spec, weights=None)
+    made.entry = Entry(spec, Provider("hub", asked["repo"], found[:12]), "enhancer")
+    return made
 
 
 def _registered(card: Card, place: str) -> str:

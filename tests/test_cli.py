@@ -153,7 +153,7 @@ class TestUsage:
 
 
 class TestListing:
-    KINDS = ("backbones", "blocks", "enhancers", "losses", "metrics")
+    KINDS = ("backbones", "blocks", "enhancers", "losses", "metrics", "schemes")
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_json(self, cli, kind):

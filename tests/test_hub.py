@@ -89,9 +89,12 @@ def dark():
 def test_there_and_back(far, trained, dark):
     name = enhancekit.push(trained, "me/night", **FACTS)
     assert name == f"hub:me/night@{far.main['me/night']}"
+    stored = far.folder / "me/night/snapshots" / far.main["me/night"]
     for each in (name, "hub:me/night"):
         again = enhancekit.load(each, device="cpu")
-        assert again.entry.qualified_name == "mfnn:mfnn-lite"
+        digest = hashlib.sha256((stored / "model.safetensors").read_bytes()).hexdigest()
+        assert str(again.entry) == f"enhancer hub:mfnn-lite (me/night {digest[:12]})"
+        assert again.entry.spec.weights is None
         assert again.card.license == "CC0-1.0"
         np.testing.assert_array_equal(again.enhance(dark), trained.enhance(dark))
 

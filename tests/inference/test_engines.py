@@ -10,7 +10,7 @@ import torch
 
 import enhancekit
 from enhancekit.errors import DeviceError, OptionError, WeightsError
-from enhancekit.inference import engines, loading
+from enhancekit.inference import assembly, engines
 from enhancekit.inference.engines import ENGINES, choose_engine
 from enhancekit.inference.graph import tile_graph
 from enhancekit.weights import Card, save_weights
@@ -33,7 +33,7 @@ def graphs():
         return graphs[least]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "tile_graph", remembered)
+        patch.setattr(assembly, "tile_graph", remembered)
         yield graphs
 
 
@@ -113,7 +113,7 @@ def test_openvino_takes_bf16_when_the_card_allows_and_then_says_so(weights, exac
 
 def test_onnxruntime_takes_32_bits_by_itself_and_refuses_less(weights, monkeypatch):
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr("enhancekit.inference.loading.tile_graph", lambda *_, **__: b"")
+    monkeypatch.setattr("enhancekit.inference.assembly.tile_graph", lambda *_, **__: b"")
     with pytest.raises(DeviceError, match=r"onnxruntime does not compute bf16 .*only fp32"):
         load(weights, engine="onnxruntime", precision="bf16")
 
