@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from enhancekit.errors import OptionError
+
 __all__ = ["smoothed"]
 
 Array = NDArray[np.float32]
@@ -41,6 +43,11 @@ def smoothed(given: Array, down: Array, right: Array, tolerance: float = 1e-3) -
     ndarray
         Float32, shape (H, W).
 
+    Raises
+    ------
+    OptionError
+        If the weights are so uneven that the steps do not suffice.
+
     References
     ----------
     Koutis, Miller and Tolliver: Combinatorial preconditioners and multilevel solvers for problems
@@ -71,6 +78,11 @@ def smoothed(given: Array, down: Array, right: Array, tolerance: float = 1e-3) -
         x += step * direction
         residual -= step * applied
         before = now
+    else:
+        raise OptionError(
+            f"the map is not smooth after {_MOST_STEPS} steps: weights up to {down.max():.2g} are "
+            "too uneven for 32 bits; use a smaller alpha"
+        )
     return x
 
 

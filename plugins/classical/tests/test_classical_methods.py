@@ -137,6 +137,7 @@ class TestResample:
     ("call", "said"),
     [
         (lambda x: lime(x, alpha=-1), "alpha is at least 0"),
+        (lambda x: lime(np.tile(x, (9, 9, 1)), alpha=1e9), "use a smaller alpha"),
         (lambda x: lime(x, gamma=1.5), r"gamma lies in \[0, 1\]"),
         (lambda x: msrcr(x, scales=()), "scales are one or more numbers"),
         (lambda x: msrcr(x, clip=0.5), "clip lies in"),
