@@ -58,6 +58,8 @@ class Crew(Generic[Job, Made]):
     ----------
     work : callable
         Does a job; called in a thread.
+    size : int
+        How many jobs are in hand at once.
     limit : float, optional
         Seconds for each job, waiting for its turn to compute not counted. Python cannot stop a
         thread, so a job that is given up goes on until the call it is in returns; the others
@@ -65,15 +67,18 @@ class Crew(Generic[Job, Made]):
 
     Examples
     --------
-    >>> crew = Crew(lambda job: crew.compute(lambda: job * 2))
+    >>> crew = Crew(lambda job: crew.compute(lambda: job * 2), size=3)
     >>> crew.start(21)
+    >>> crew.room()
+    2
     >>> crew.next()
     (21, 42)
     >>> crew.close()
     """
 
-    def __init__(self, work: Callable[[Job], Made], limit: float | None = None) -> None:
+    def __init__(self, work: Callable[[Job], Made], size: int, limit: float | None = None) -> None:
         self._work = work
+        self._size = size
         self._limit = limit
         self._tasks: list[_Task[Job]] = []
         self._ended: queue.SimpleQueue[tuple[_Task[Job], Made | BaseException]]
@@ -88,6 +93,10 @@ class Crew(Generic[Job, Made]):
     def __len__(self) -> int:
         """Count the jobs in hand."""
         return len(self._tasks)
+
+    def room(self) -> int:
+        """Count the jobs that may be begun now."""
+        return self._size - len(self._tasks)
 
     def start(self, job: Job) -> None:
         """Begin a job."""

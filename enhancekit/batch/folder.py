@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
+import secrets
 import shutil
-import stat
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from enhancekit.batch.crew import Crew, LateError
+from enhancekit.batch.cluster import Ray, RayCrew, need_ray
+from enhancekit.batch.crew import Crew
 from enhancekit.batch.listing import Shard, find_inputs, safe_target
 from enhancekit.batch.manifest import Manifest, Record, read_manifests
-from enhancekit.errors import (
-    EnhanceKitError,
-    FolderError,
-    ImageError,
-    OptionError,
-    WeightsError,
-)
-from enhancekit.imaging.files import check_fits, check_output, decode, write
+from enhancekit.batch.work import Job, Plan, Settings, crew_of, said_of, sha256_of
+from enhancekit.errors import FolderError, ImageError, OptionError, WeightsError
 from enhancekit.imaging.formats import MAX_PIXELS, Encoding
-from enhancekit.inference.enhancer import Enhancer
-from enhancekit.inference.loading import load
-from enhancekit.weights import normalised
 
 __all__ = ["Overwrite", "Result", "enhance_folder"]
 
@@ -58,40 +49,6 @@ class Result:
     """How many results this run gives in all."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """Everything but the input that shapes an output."""
-
-    enhancer: str
-    version: str
-    weights_sha256: str | None
-    options: Mapping[str, Any]
-
-    def made(self, record: Record) -> bool:
-        return (
-            record.enhancer == self.enhancer
-            and record.version == self.version
-            and record.weights_sha256 == self.weights_sha256
-            and record.options == self.options
-        )
-
-
-@dataclass(slots=True)
-class _Job:
-    """A file in hand; filled while it is worked on."""
-
-    relative: str
-    source: Path
-    target: Path
-    staged: Path
-    begun: float = 0.0
-    input_sha256: str | None = None
-    input_bytes: int | None = None
-    input_mtime_ns: int | None = None
-    output_sha256: str | None = None
-    output_bytes: int | None = None
-
-
 def enhance_folder(
     folder: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -104,6 +61,7 @@ def enhance_folder(
     precision: str = "auto",
     tile: str | int | None = "auto",
     weights: str | os.PathLike[str] | None = None,
+    engine: str = "auto",
     options: Mapping[str, Any] | None = None,
     encoding: Encoding | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -114,6 +72,7 @@ def enhance_folder(
     overwrite: Overwrite = "never",
     keep_going: bool = True,
     time_limit: float | None = None,
+    ray: Ray | None = None,
 ) -> Iterator[Result]:
     """Enhance the pictures of a folder into another, by the same names.
 
@@ -127,11 +86,12 @@ def enhance_folder(
         Where the pictures lie and where the results go; `output` is made if missing. Links in
         `output` that lead out of it are refused.
     enhancer : str
-        As for `enhancekit.load`, and so are `device`, `precision`, `tile`, `weights` and `options`.
+        As for `enhancekit.load`, and so are `device`, `precision`, `tile`, `weights`, `engine` and
+        `options`.
     strength, mode, controls
         As for `Enhancer.enhance`.
     encoding : Encoding, optional
-        How the outputs are written.
+        How the outputs are written; a `format` changes the suffixes of their names.
     max_pixels : int
         Larger pictures are refused, by their headers.
     recursive : bool
@@ -144,6 +104,7 @@ def enhance_folder(
         Only this part of the files.
     jobs : int
         How many pictures are in hand at once: one is computed while others are read and written.
+        With `ray`, in each of the workers.
     overwrite : {"never", "always", "stale"}
         What to do where an output exists: keep it; replace it; or replace it if it is not known
         to be made of this input with these settings.
@@ -151,6 +112,10 @@ def enhance_folder(
         Go on after a failure; otherwise those in hand are finished and no more are begun.
     time_limit : float, optional
         Seconds for each file, waiting for its turn not counted; one that takes longer fails.
+    ray : Ray, optional
+        Make the pictures in processes of Ray, here or on a cluster whose machines see both
+        folders under the same paths; this process puts the outputs in their places and keeps the
+        manifest. A picture whose worker is killed is made by another.
 
     Yields
     ------
@@ -162,9 +127,12 @@ def enhance_folder(
     ------
     FolderError
         If the input folder is missing or holds no such pictures, one of the two folders lies in
-        the other in a way that would overwrite inputs, or another run works into `output`.
+        the other in a way that would overwrite inputs, two inputs would become one output, or
+        another run works into `output`.
     OptionError
-        If an option has a value that cannot be used.
+        If an option has a value that cannot be used, or Ray is not installed.
+    DeviceError
+        If Ray cannot be reached, or its workers cannot start.
     EnhanceKitError
         Whatever `enhancekit.load` raises.
 
@@ -194,53 +162,62 @@ def enhance_folder(
             + (f" that match {' or '.join(include)}" if include else "")
             + ("" if recursive else "; its subfolders are done with recursive")
         )
-    loaded = load(
-        enhancer,
+    plan = Plan(
+        enhancer=enhancer,
         device=device,
         precision=precision,
         tile=tile,
-        weights=weights,
-        **(options or {}),
-    )
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FolderError(f"{root} cannot be made: {error.strerror or error}") from error
-    settings = _Settings(
-        loaded.entry.qualified_name,
-        str(loaded.entry.provider),
-        _weights_hash(loaded, weights),
-        normalised(
-            {
-                "options": {**loaded.entry.spec.config, **(options or {})},
-                "strength": strength,
-                "mode": mode,
-                "controls": dict(controls or {}),
-                "precision": str(loaded.precision).removeprefix("torch."),
-                "tile": tile,
-                "encoding": asdict(encoding or Encoding()),
-            }
-        ),
-    )
-    run = _Run(
-        folder=folder,
-        root=root,
-        enhancer=loaded,
-        settings=settings,
+        weights=None if weights is None else Path(weights),
+        engine=engine,
+        options=dict(options or {}),
         strength=strength,
         mode=mode,
         controls=dict(controls or {}),
         encoding=encoding or Encoding(),
         max_pixels=max_pixels,
+    )
+    made = _made(names, plan.encoding)
+    loaded = plan.load()
+    settings = plan.settings(loaded)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderError(f"{root} cannot be made: {error.strerror or error}") from error
+
+    def hire(run: _Run) -> Crew[Job, None] | RayCrew:
+        if ray is None:
+            return crew_of(plan, loaded, root, jobs=jobs, time_limit=time_limit)
+        return RayCrew(
+            ray, plan.pinned(loaded), settings, run.staging, jobs=jobs, time_limit=time_limit
+        )
+
+    if ray is not None:
+        need_ray()
+        folder = folder.absolute()
+    run = _Run(
+        folder=folder,
+        root=root,
+        settings=settings,
         overwrite=overwrite,
-        part=f"-{shard.index}-of-{shard.count}" if shard else "",
-    )
-    return run.results(
-        [name for name in names if shard is None or shard.owns(name)],
-        jobs=jobs,
         keep_going=keep_going,
-        time_limit=time_limit,
+        part=f"-{shard.index}-of-{shard.count}" if shard else "",
+        hire=hire,
     )
+    return run.results({n: made[n] for n in names if shard is None or shard.owns(n)})
+
+
+def _made(names: Sequence[str], encoding: Encoding) -> dict[str, str]:
+    """Return the relative path of each input's output, refusing two that would be the same."""
+    made: dict[str, str] = {}
+    first: dict[str, str] = {}
+    for name in names:
+        made[name] = output = encoding.renamed(name)
+        if first.setdefault(output, name) != name:
+            raise FolderError(
+                f"{first[output]} and {name} would both become {output}; do one of them in a run "
+                "of its own, with include and another output folder"
+            )
+    return made
 
 
 def _folders(folder: Path, output: Path) -> tuple[Path, Path]:
@@ -258,77 +235,60 @@ def _folders(folder: Path, output: Path) -> tuple[Path, Path]:
     return folder, root
 
 
-def _weights_hash(enhancer: Enhancer, weights: str | os.PathLike[str] | None) -> str | None:
-    if weights is None:
-        shipped = enhancer.entry.spec.weights
-        return shipped.sha256 if shipped else None
-    try:
-        return _sha256(Path(weights))
-    except OSError as error:
-        raise WeightsError(f"{weights} cannot be read: {error.strerror or error}") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @dataclass(slots=True, kw_only=True)
 class _Run:
     """One run over a folder."""
 
     folder: Path
     root: Path
-    enhancer: Enhancer
-    settings: _Settings
-    strength: float
-    mode: str
-    controls: Mapping[str, float]
-    encoding: Encoding
-    max_pixels: int
+    settings: Settings
     overwrite: Overwrite
+    keep_going: bool
     part: str
     """Ending of the names of what belongs to this run alone: empty, or the shard."""
+    hire: Callable[[_Run], Crew[Job, None] | RayCrew]
+    """Gives the workers, as soon as there is work."""
+    mark: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Begins the names of unfinished files: a worker of a killed run may still write one."""
 
     @property
     def staging(self) -> Path:
         """Folder of unfinished files."""
         return self.root / f".enhancekit{self.part}"
 
-    def results(
-        self, names: Sequence[str], *, jobs: int, keep_going: bool, time_limit: float | None
-    ) -> Iterator[Result]:
-        crew: Crew[_Job, None] = Crew(self._work, time_limit)
-        self.enhancer = self.enhancer.computed_by(crew.compute)
+    def results(self, made: Mapping[str, str]) -> Iterator[Result]:
+        """Do the files, given as the relative paths of inputs and their outputs."""
         with (
             self._alone(),
             contextlib.closing(Manifest(self.root / f"manifest{self.part}.jsonl")) as manifest,
-            contextlib.closing(crew),
         ):
-            kept, missing = self._sorted_out(names)
+            kept, missing = self._sorted_out(made)
             for name, status in kept:
                 yield Result(
                     input=self.folder / name,
-                    output=self.root / name,
+                    output=self.root / made[name],
                     status=status,
-                    total=len(names),
+                    total=len(made),
                 )
-            pending = deque(missing)
-            try:
-                while pending or len(crew):
-                    while pending and len(crew) < jobs:
-                        name = pending.popleft()
-                        crew.start(self._job(name, len(missing) - len(pending)))
-                    job, error = crew.next()
-                    result = self._note(manifest, job, error, len(names))
-                    if isinstance(error, (OptionError, WeightsError)):
-                        raise error  # it would be the same for every other file
-                    if result.error and not keep_going:
-                        pending.clear()
-                    yield result
-            finally:
-                while len(crew):
-                    self._note(manifest, *crew.next(), len(names))
+            if not missing:
+                return
+            pending = deque(self._job(n, made[n], i) for i, n in enumerate(missing))
+            with contextlib.closing(self.hire(self)) as crew:
+                try:
+                    while pending or len(crew):
+                        while pending and crew.room():
+                            pending[0].begun = time.perf_counter()
+                            crew.start(pending.popleft())
+                        job, error = crew.next()
+                        result = self._note(manifest, job, error, len(made))
+                        if isinstance(error, (OptionError, WeightsError)):
+                            raise error  # it would be the same for every other file
+                        if result.error and not self.keep_going:
+                            pending.clear()
+                        yield result
+                finally:
+                    while len(crew):
+                        self._note(manifest, *crew.next(), len(made))
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -355,18 +315,18 @@ class _Run:
             lock.release()
 
     def _sorted_out(
-        self, names: Sequence[str]
+        self, made: Mapping[str, str]
     ) -> tuple[list[tuple[str, Literal["kept", "stale"]]], list[str]]:
         """Tell what is kept, and what is to be made."""
         if self.overwrite == "always":
-            return [], list(names)
+            return [], list(made)
         records = read_manifests(self.root)
         kept: list[tuple[str, Literal["kept", "stale"]]] = []
         missing = []
-        for name in names:
-            if not os.path.lexists(self.root / name):
+        for name, output in made.items():
+            if not os.path.lexists(self.root / output):
                 missing.append(name)
-            elif self._fresh(name, records.get(name)):
+            elif self._fresh(name, output, records.get(output)):
                 kept.append((name, "kept"))
             elif self.overwrite == "never":
                 kept.append((name, "stale"))
@@ -374,71 +334,34 @@ class _Run:
                 missing.append(name)
         return kept, missing
 
-    def _fresh(self, name: str, record: Record | None) -> bool:
+    def _fresh(self, name: str, output: str, record: Record | None) -> bool:
         """Tell whether an output is known to be made of this input with these settings."""
         if record is None or record.status != "done" or not self.settings.made(record):
             return False
+        if record.input != name:
+            return False
         source = self.folder / name
         try:
-            if (self.root / name).stat().st_size != record.output_bytes:
+            if (self.root / output).stat().st_size != record.output_bytes:
                 return False
             given = source.stat()
             if (given.st_size, given.st_mtime_ns) == (record.input_bytes, record.input_mtime_ns):
                 return True
-            return given.st_size == record.input_bytes and _sha256(source) == record.input_sha256
+            return given.st_size == record.input_bytes and sha256_of(source) == record.input_sha256
         except OSError:
             return False  # doing it says what is wrong with it
 
-    def _job(self, name: str, number: int) -> _Job:
-        return _Job(
-            name,
-            self.folder / name,
-            self.root / name,
-            self.staging / f"{number}{Path(name).suffix}",
-            time.perf_counter(),
+    def _job(self, name: str, output: str, number: int) -> Job:
+        return Job(
+            relative=name,
+            made=output,
+            source=self.folder / name,
+            target=self.root / output,
+            staged=self.staging / f"{self.mark}-{number}{Path(output).suffix}",
         )
-
-    def _work(self, job: _Job) -> None:
-        """Make an output, in the folder of unfinished files."""
-        safe_target(self.root, job.relative)
-        try:
-            before = job.source.stat()
-            if not stat.S_ISREG(before.st_mode):  # reading a pipe would wait for ever
-                raise ImageError(f"{job.source} is no regular file")
-            if job.target.exists() and job.target.samefile(job.source):
-                raise ImageError(f"{job.source} would overwrite itself; choose another output")
-            job.input_sha256 = _sha256(job.source)
-            job.input_bytes, job.input_mtime_ns = before.st_size, before.st_mtime_ns
-        except OSError as error:
-            raise ImageError(f"{job.source} cannot be read: {error.strerror or error}") from error
-        opened = decode(job.source, max_pixels=self.max_pixels)
-        scale = self.enhancer.entry.spec.scale
-        with self._naming(job):
-            check_output(job.staged, self.encoding)
-            check_fits(opened, job.staged, self.encoding, scale=scale)
-        picture: Any = self.enhancer.enhance(
-            opened, strength=self.strength, mode=self.mode, **self.controls
-        )
-        with self._naming(job):
-            write(picture, job.staged, self.encoding)
-        after = job.source.stat()
-        if (after.st_size, after.st_mtime_ns) != (job.input_bytes, job.input_mtime_ns):
-            raise ImageError(f"{job.source} was changed while it was read; run again")
-        job.output_sha256, job.output_bytes = _sha256(job.staged), job.staged.stat().st_size
-
-    @contextlib.contextmanager
-    def _naming(self, job: _Job) -> Iterator[None]:
-        """Name the output, not the unfinished file; how it is encoded is this file's matter."""
-        try:
-            yield
-        except (ImageError, OptionError) as error:
-            said = str(error)
-            if str(job.staged) not in said:
-                said = f"{job.target}: {said}"
-            raise ImageError(said.replace(str(job.staged), str(job.target))) from error
 
     def _note(
-        self, manifest: Manifest, job: _Job, error: BaseException | None, total: int
+        self, manifest: Manifest, job: Job, error: BaseException | None, total: int
     ) -> Result:
         """Put an output in its place and note it, or note why there is none."""
         if error is None:
@@ -446,7 +369,7 @@ class _Run:
                 self._place(job)
             except (ImageError, OSError) as refused:
                 error = refused
-        said = None if error is None else _said(error, job)
+        said = None if error is None else said_of(error, job.source)
         if said is not None:
             job.output_sha256 = job.output_bytes = None
             with contextlib.suppress(OSError):
@@ -458,7 +381,7 @@ class _Run:
                 input_sha256=job.input_sha256,
                 input_bytes=job.input_bytes,
                 input_mtime_ns=job.input_mtime_ns,
-                output=job.relative,
+                output=job.made,
                 output_sha256=job.output_sha256,
                 output_bytes=job.output_bytes,
                 enhancer=self.settings.enhancer,
@@ -480,18 +403,10 @@ class _Run:
             total=total,
         )
 
-    def _place(self, job: _Job) -> None:
+    def _place(self, job: Job) -> None:
         # asked again: a link may have come since, and making folders would follow it
-        target = safe_target(self.root, job.relative)
+        target = safe_target(self.root, job.made)
         target.parent.mkdir(parents=True, exist_ok=True)
         if self.overwrite == "never" and os.path.lexists(target):
             raise ImageError(f"{target} was made by somebody else in the meantime; it is kept")
         job.staged.replace(target)
-
-
-def _said(error: BaseException, job: _Job) -> str:
-    if isinstance(error, LateError):
-        return f"{job.source} {error} and was given up; a higher time limit allows more"
-    if isinstance(error, EnhanceKitError):
-        return str(error)
-    return f"{job.source}: {type(error).__name__}: {error}"

@@ -13,6 +13,7 @@ from enhancekit.plugins import host
 __all__ = [
     "Control",
     "Device",
+    "Engine",
     "Enhancer",
     "Json",
     "Lossless",
@@ -37,6 +38,9 @@ Control = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Tile = Annotated[str, typer.Option(help="auto, none, or the side of the tiles in pixels.")]
+Engine = Annotated[
+    str, typer.Option(help="What computes a network: auto, torch, onnxruntime or openvino.")
+]
 Weights = Annotated[Path | None, typer.Option(help="Weights of your own instead of those shipped.")]
 Options = Annotated[
     list[str] | None,

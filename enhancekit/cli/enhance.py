@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +10,7 @@ import typer
 from enhancekit.cli.choices import (
     Control,
     Device,
+    Engine,
     Enhancer,
     Json,
     Lossless,
@@ -28,7 +28,7 @@ from enhancekit.cli.choices import (
 )
 from enhancekit.cli.folder import enhance_folder
 from enhancekit.cli.output import print_json, progress, settings
-from enhancekit.errors import EnhanceKitError, ImageError, OptionError
+from enhancekit.errors import ImageError, OptionError
 from enhancekit.imaging.formats import MAX_PIXELS, Encoding
 
 __all__ = ["enhance"]
@@ -58,6 +58,7 @@ def enhance(  # noqa: PLR0917
     device: Device = "auto",
     precision: Precision = "auto",
     tile: Tile = "auto",
+    engine: Engine = "auto",
     overwrite: Annotated[
         Literal["never", "always", "stale"],
         typer.Option(
@@ -65,6 +66,12 @@ def enhance(  # noqa: PLR0917
             "folder, replace it if its input or the settings changed."
         ),
     ] = "never",
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="Of the outputs, e.g. png, instead of the one their names say."
+        ),
+    ] = None,
     quality: Quality = None,
     subsampling: Subsampling = None,
     lossless: Lossless = False,
@@ -91,14 +98,25 @@ def enhance(  # noqa: PLR0917
         ),
     ] = None,
     time_limit: Annotated[
-        float | None, typer.Option(help="Of a folder: seconds after which a picture is given up.")
+        float | None, typer.Option(help="Seconds after which a picture is given up.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a folder: share it out among processes of Ray: local, auto, or the address "
+            "of a cluster.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="With --ray: how many; by default one for each GPU or every four CPUs.", min=1
+        ),
     ] = None,
 ) -> None:
     """Enhance pictures."""
-    from enhancekit.imaging.files import check_fits, decode, write
-    from enhancekit.inference.loading import load
-
-    encoding = Encoding(quality, subsampling, lossless, metadata)
+    encoding = Encoding(quality, subsampling, lossless, metadata, file_format)
     controls = settings(control or (), "--control") | _given(exposure=exposure)
     asked = _given(
         recursive=recursive or None,
@@ -106,7 +124,8 @@ def enhance(  # noqa: PLR0917
         jobs=jobs,
         shard=shard,
         keep_going=keep_going,
-        time_limit=time_limit,
+        ray=ray,
+        workers=workers,
     )
     if len(inputs) == 1 and _is_folder(inputs[0]):
         enhance_folder(
@@ -120,7 +139,9 @@ def enhance(  # noqa: PLR0917
             precision=precision,
             tile=tile_value(tile),
             weights=weights,
+            engine=engine,
             options=settings(option or (), "--option"),
+            time_limit=time_limit,
             overwrite=overwrite,
             encoding=encoding,
             max_pixels=max_pixels,
@@ -131,33 +152,37 @@ def enhance(  # noqa: PLR0917
     if asked or overwrite == "stale":
         unfit = next(iter(asked), "overwrite stale").replace("_", "-")
         raise OptionError(f"--{unfit} is for one folder of pictures, not for files by name")
+    from enhancekit.batch.files import enhance_files
+    from enhancekit.batch.work import Plan
+
     targets = _writable(inputs, output, encoding, replace=overwrite == "always")
-    name = enhancer or default_enhancer()
-    loaded = load(
-        name,
+    plan = Plan(
+        enhancer=enhancer or default_enhancer(),
         device=device,
         precision=precision,
         tile=tile_value(tile),
         weights=weights,
-        **settings(option or (), "--option"),
+        engine=engine,
+        options=settings(option or (), "--option"),
+        strength=strength,
+        mode=mode,
+        controls=controls,
+        encoding=encoding,
+        max_pixels=max_pixels,
     )
+    loaded = plan.load()
     done: list[dict[str, Any]] = []
     with progress() as shown:
-        task = shown.add_task(name, total=len(inputs))
-        for source, target in zip(inputs, targets, strict=True):
-            begun = time.perf_counter()
-            report: dict[str, Any] = {"input": str(source), "output": str(target), "error": None}
-            try:
-                opened = decode(source, max_pixels=max_pixels)
-                check_fits(opened, target, encoding, scale=loaded.entry.spec.scale)
-                picture: Any = loaded.enhance(opened, strength=strength, mode=mode, **controls)
-                write(picture, target, encoding)
-                report |= {"width": picture.width, "height": picture.height}
-            except EnhanceKitError as error:
-                report |= {"output": None, "error": str(error)}
+        task = shown.add_task(plan.enhancer, total=len(inputs))
+        pairs = zip(inputs, targets, strict=True)
+        for job, error, seconds in enhance_files(pairs, plan, loaded, time_limit=time_limit):
+            report: dict[str, Any] = {"input": str(job.source), "output": None, "error": error}
+            if error is None and job.size is not None:
+                width, height = job.size
+                report |= {"output": str(job.target), "width": width, "height": height}
+            else:
                 typer.echo(f"error: {error}", err=True)
-            report["seconds"] = round(time.perf_counter() - begun, 3)
-            done.append(report)
+            done.append(report | {"seconds": round(seconds, 3)})
             shown.advance(task)
     if as_json:
         print_json({"enhancer": loaded.entry.qualified_name, "pictures": done})
@@ -187,7 +212,7 @@ def _writable(inputs: list[Path], output: Path, encoding: Encoding, *, replace: 
     from enhancekit.imaging.files import check_output
 
     try:
-        targets = _targets(inputs, output)
+        targets = _targets(inputs, output, encoding)
         for target in targets:
             check_output(target, encoding)
             if not replace and target.exists():
@@ -197,13 +222,13 @@ def _writable(inputs: list[Path], output: Path, encoding: Encoding, *, replace: 
     return targets
 
 
-def _targets(inputs: list[Path], output: Path) -> list[Path]:
+def _targets(inputs: list[Path], output: Path, encoding: Encoding) -> list[Path]:
     if len(inputs) == 1 and not output.is_dir():
         targets = [output]
     else:
         if not output.is_dir():
             raise ImageError(f"{output} is no folder, which several pictures need; make it first")
-        targets = [output / source.name for source in inputs]
+        targets = [output / encoding.renamed(source.name) for source in inputs]
     if len(set(targets)) < len(targets):
         raise ImageError(f"two of the inputs share a name and would both become one in {output}")
     for source, target in zip(inputs, targets, strict=True):

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from enhancekit.cli.output import print_json, print_table, progress
+from enhancekit.errors import OptionError
 
 __all__ = ["enhance_folder"]
 
@@ -22,7 +23,7 @@ def enhance_folder(folder: Path, output: Path, name: str, *, as_json: bool, **as
     typer.Exit
         With code 3 if some pictures failed, 1 if all did.
     """
-    from enhancekit.batch import Shard
+    from enhancekit.batch import Ray, Shard
     from enhancekit.batch import enhance_folder as enhanced
 
     counts: Counter[str] = Counter()
@@ -30,6 +31,11 @@ def enhance_folder(folder: Path, output: Path, name: str, *, as_json: bool, **as
     total = 0
     if "shard" in asked:
         asked["shard"] = Shard.parse(asked["shard"])
+    address, workers = asked.pop("ray", None), asked.pop("workers", None)
+    if address is not None:
+        asked["ray"] = Ray(address, workers)
+    elif workers is not None:
+        raise OptionError("--workers goes with --ray; without it, --jobs is what you mean")
     results = enhanced(folder, output, name, **asked)
     try:
         with contextlib.closing(results), progress() as shown:  # type: ignore[type-var]

@@ -28,7 +28,7 @@ from PIL import (
 from enhancekit.atomic import replacing
 from enhancekit.errors import ImageError, ImageWarning
 from enhancekit.imaging.deep import DEEP_MODES, read_png, save_png, xmp_text
-from enhancekit.imaging.formats import FORMATS, MAX_PIXELS, SUFFIXES, Encoding, Format, format_of
+from enhancekit.imaging.formats import FORMATS, MAX_PIXELS, SUFFIXES, Encoding, Format
 from enhancekit.imaging.headers import avif_bits, png_is_deep, webp_size
 from enhancekit.imaging.heif import is_heif, open_heif, save_heif
 from enhancekit.imaging.metadata import examined, kept, turned, upright, upright_info
@@ -333,9 +333,9 @@ def check_output(path: Path, encoding: Encoding = _DEFAULT) -> None:
     ImageError
         If its suffix is unknown, or its folder is missing or not writable.
     OptionError
-        If the format of its suffix has no such option.
+        If its format has no such option, or its suffix stands for another format.
     """
-    encoding.options(format_of(path))
+    encoding.options(encoding.kind(path))
     if path.is_dir():
         raise ImageError(f"{path} is a folder; give the name of a file")
     if not path.parent.is_dir():
@@ -354,7 +354,7 @@ def check_fits(
     picture : PIL.Image.Image or DeepPicture
         As decoded.
     path : Path
-        Its suffix decides the format.
+        Its suffix decides the format, unless `encoding` does.
     encoding : Encoding
         How it will be written.
     scale : int
@@ -373,7 +373,7 @@ def check_fits(
     """
     mode = plain_mode(picture) if isinstance(picture, Image.Image) else picture.mode
     size = picture.width * scale, picture.height * scale
-    kind = format_of(path)
+    kind = encoding.kind(path)
     _check_holds(path, kind, mode, size, _carried(picture, kind, encoding))
 
 
@@ -414,7 +414,7 @@ def write(picture: Picture, path: str | os.PathLike[str], encoding: Encoding = _
     picture : PIL.Image.Image or DeepPicture
         What to write.
     path : path-like
-        The suffix decides the format.
+        The suffix decides the format, unless `encoding` does.
     encoding : Encoding
         Quality and the like; by default JPEG gets quality 95 without chroma subsampling, and WebP
         is lossless.
@@ -428,7 +428,7 @@ def write(picture: Picture, path: str | os.PathLike[str], encoding: Encoding = _
     """
     path = Path(path)
     check_output(path, encoding)
-    kind = format_of(path)
+    kind = encoding.kind(path)
     carried = _carried(picture, kind, encoding)
     _check_holds(path, kind, picture.mode, picture.size, carried)
     lost = {"icc_profile", "exif", "xmp"} & kept(picture.info).keys() - set(kind.carries)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from enhancekit.errors import ImageError, OptionError
@@ -148,6 +148,48 @@ class Encoding:
     metadata: Literal["keep", "strip"] = "keep"
     """``strip`` leaves out EXIF and XMP; the colour profile stays, since colours mean nothing
     without it."""
+    format: str | None = None
+    """Suffix without its dot, e.g. ``"png"``; by default the suffix of each output decides."""
+
+    def kind(self, path: Path) -> Format:
+        """Return the format that a file is written in.
+
+        Raises
+        ------
+        ImageError
+            If its suffix decides, and stands for none that is written.
+        OptionError
+            If the format asked for is unknown, or the suffix stands for another.
+        """
+        if self.format is None:
+            return format_of(path)
+        wanted = SUFFIXES.get(f".{self.format.lower()}")
+        if wanted is None:
+            raise OptionError(
+                f"format {self.format!r} is none of {', '.join(sorted(s[1:] for s in SUFFIXES))}"
+            )
+        if SUFFIXES.get(path.suffix.lower(), wanted) is not wanted:
+            raise OptionError(
+                f"{path} would not be {wanted.name} by its suffix; name it otherwise, or leave "
+                f"the format {self.format!r} out"
+            )
+        return wanted
+
+    def renamed(self, name: str) -> str:
+        """Return an input's file name with the suffix of the format asked for, if any.
+
+        Examples
+        --------
+        >>> Encoding(format="jpg").renamed("a/b.png"), Encoding(format="jpg").renamed("c.JPEG")
+        ('a/b.jpg', 'c.JPEG')
+        """
+        path = PurePosixPath(name)
+        if self.format is None or not path.name:
+            return name
+        suffix = f".{self.format.lower()}"
+        if suffix in SUFFIXES and SUFFIXES.get(path.suffix.lower()) is SUFFIXES[suffix]:
+            return name
+        return path.with_suffix(suffix).as_posix()
 
     def options(self, kind: Format) -> dict[str, Any]:
         """Return what the format's encoder is told.

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from enhancekit.batch import enhance_folder, folder
+from enhancekit.batch import enhance_folder, work
 
 JOBS = 3
 EVERYTHING_ELSE = {"manifest.jsonl", ".enhancekit"}
@@ -24,13 +24,13 @@ def child(source: Path, out: Path, log: int) -> int:
     """Start a run that notes every picture it makes in `log`."""
     number = os.fork()
     if number == 0:
-        write = folder.write
+        write = work.write
 
         def noting(picture, staged, encoding):
             os.write(log, f"{staged.parent.parent.name}\n".encode())
             write(picture, staged, encoding)
 
-        folder.write = noting
+        work.write = noting
         list(enhance_folder(source, out, "gamma", jobs=JOBS))
         os._exit(0)
     return number

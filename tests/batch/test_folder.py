@@ -392,15 +392,15 @@ class TestSafety:
         assert tree(tmp_path / "else") == {"a.png": b"dear to me"}
 
     def test_a_link_that_comes_while_it_works(self, source, out, tmp_path, monkeypatch):
-        from enhancekit.batch import folder
+        from enhancekit.batch import work
 
         (tmp_path / "else").mkdir()
 
-        def write_and_link(picture, staged, encoding, write=folder.write):
+        def write_and_link(picture, staged, encoding, write=work.write):
             write(picture, staged, encoding)
             (out / "sub").symlink_to(tmp_path / "else")
 
-        monkeypatch.setattr(folder, "write", write_and_link)
+        monkeypatch.setattr(work, "write", write_and_link)
         (result,) = enhance_folder(source, out, "gamma", recursive=True, include=["c.png"])
         assert "leads out" in result.error
         assert tree(tmp_path / "else") == {}
