@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import time
 import warnings
 from collections import Counter, deque
@@ -223,6 +224,7 @@ class RayCrew:
         ray = self._ray
         if ray.is_initialized():
             return False
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
         given: dict[str, Any] = {}
         if address == "local":
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
@@ -302,6 +304,8 @@ class RayCrew:
             self._kill(hand)
         if self._own:
             self._ray.shutdown()
+            with contextlib.suppress(ValueError):  # in a thread, where Ray sets none either
+                signal.signal(signal.SIGTERM, self._on_sigterm)  # Ray has put its own there
 
     def _hire(self) -> None:
         actor = self._actor.remote()

@@ -116,6 +116,8 @@ def enhance(  # noqa: PLR0917
     ] = None,
 ) -> None:
     """Enhance pictures."""
+    if engine == "ray":
+        raise OptionError("Ray computes no networks, it shares folders out; use --ray local")
     encoding = Encoding(quality, subsampling, lossless, metadata, file_format)
     controls = settings(control or (), "--control") | _given(exposure=exposure)
     asked = _given(

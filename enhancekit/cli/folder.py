@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,12 @@ def enhance_folder(folder: Path, output: Path, name: str, *, as_json: bool, **as
         raise OptionError("--workers goes with --ray; without it, --jobs is what you mean")
     results = enhanced(folder, output, name, **asked)
     try:
-        with contextlib.closing(results), progress() as shown:  # type: ignore[type-var]
+        # Ray prints of its workers' ends on standard output, which is for what we say
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            contextlib.closing(results),
+            progress() as shown,
+        ):  # type: ignore[type-var]
             task = shown.add_task(name, total=None)
             for result in results:
                 counts[result.status] += 1

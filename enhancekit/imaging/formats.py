@@ -132,6 +132,11 @@ def format_of(path: Path) -> Format:
 class Encoding:
     """How pictures are written.
 
+    Raises
+    ------
+    OptionError
+        If the format is none that is written.
+
     Examples
     --------
     >>> Encoding(quality=80).options(format_of(Path("a.jpg")))
@@ -151,6 +156,12 @@ class Encoding:
     format: str | None = None
     """Suffix without its dot, e.g. ``"png"``; by default the suffix of each output decides."""
 
+    def __post_init__(self) -> None:
+        if self.format is not None and f".{self.format.lower()}" not in SUFFIXES:
+            raise OptionError(
+                f"format {self.format!r} is none of {', '.join(sorted(s[1:] for s in SUFFIXES))}"
+            )
+
     def kind(self, path: Path) -> Format:
         """Return the format that a file is written in.
 
@@ -159,15 +170,11 @@ class Encoding:
         ImageError
             If its suffix decides, and stands for none that is written.
         OptionError
-            If the format asked for is unknown, or the suffix stands for another.
+            If it stands for another format than the one asked for.
         """
         if self.format is None:
             return format_of(path)
-        wanted = SUFFIXES.get(f".{self.format.lower()}")
-        if wanted is None:
-            raise OptionError(
-                f"format {self.format!r} is none of {', '.join(sorted(s[1:] for s in SUFFIXES))}"
-            )
+        wanted = SUFFIXES[f".{self.format.lower()}"]
         if SUFFIXES.get(path.suffix.lower(), wanted) is not wanted:
             raise OptionError(
                 f"{path} would not be {wanted.name} by its suffix; name it otherwise, or leave "
@@ -187,7 +194,7 @@ class Encoding:
         if self.format is None or not path.name:
             return name
         suffix = f".{self.format.lower()}"
-        if suffix in SUFFIXES and SUFFIXES.get(path.suffix.lower()) is SUFFIXES[suffix]:
+        if SUFFIXES.get(path.suffix.lower()) is SUFFIXES[suffix]:
             return name
         return path.with_suffix(suffix).as_posix()
 

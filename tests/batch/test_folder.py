@@ -579,7 +579,7 @@ class TestCommandLine:
         "option",
         [
             ["--recursive"], ["--include", "*"], ["--jobs", "2"], ["--shard", "1/2"],
-            ["--no-keep-going"], ["--time-limit", "3"], ["--overwrite", "stale"],
+            ["--no-keep-going"], ["--ray", "local"], ["--workers", "2"], ["--overwrite", "stale"],
         ],
         ids=" ".join,
     )  # fmt: skip
@@ -590,6 +590,101 @@ class TestCommandLine:
         assert "is for one folder of pictures" in done.err
         assert option[0].replace("--no-", "--") in done.err
         assert list(out.iterdir()) == []
+
+
+class TestFormat:
+    def test_all_are_written_in_one(self, source, out):
+        (source / "b.png").rename(source / "b.PNG")
+        encoding = Encoding(format="png")
+        found = list(enhance_folder(source, out, "identity", recursive=True, encoding=encoding))
+        assert {r.output.relative_to(out).as_posix() for r in found} == {
+            "a.png", "b.PNG", "sub/c.png", "sub/deep/d.png",
+        }  # fmt: skip
+        with Image.open(out / "sub" / "deep" / "d.png") as made:
+            assert made.format == "PNG"
+        np.testing.assert_array_equal(
+            pixels(out / "sub/deep/d.png"), pixels(source / "sub/deep/d.jpg")
+        )
+        (line,) = [line for line in lines(out) if line["input"] == "sub/deep/d.jpg"]
+        assert line["output"] == "sub/deep/d.png"
+        again = list(enhance_folder(source, out, "identity", recursive=True, encoding=encoding))
+        assert {r.status for r in again} == {"kept"}
+
+    def test_two_that_would_be_one(self, source, out):
+        save(source / "a.webp")
+        with pytest.raises(FolderError, match=r"a\.png and a\.webp would both become a\.tif"):
+            enhance_folder(source, out, "identity", encoding=Encoding(format="tif"))
+        assert not out.exists()
+
+    def test_an_output_of_another_input_is_stale(self, source, out):
+        encoding = Encoding(format="tif")
+        list(enhance_folder(source, out, "identity", encoding=encoding))
+        (source / "a.png").rename(source / "a.webp")
+        found = statuses(enhance_folder(source, out, "identity", encoding=encoding))
+        assert found == {"a.webp": "stale", "b.png": "kept"}
+
+    def test_unknown(self):
+        with pytest.raises(OptionError, match=r"format 'gif' is none of avif, bmp,"):
+            Encoding(format="gif")
+
+    def test_by_name(self, cli, source, out):
+        out.mkdir()
+        given = ("-e", "identity", "--format", "png")
+        assert cli("enhance", source / "sub/deep/d.jpg", "-o", out, *given).code == 0
+        assert cli("enhance", source / "a.png", "-o", out / "unnamed", *given).code == 0
+        for name in ("d.png", "unnamed"):
+            with Image.open(out / name) as made:
+                assert made.format == "PNG"
+        done = cli("enhance", source / "a.png", "-o", out / "x.jpg", *given)
+        assert done.code == 1
+        assert "x.jpg would not be PNG by its suffix" in done.err
+
+
+class TestFilesByName:
+    def test_a_time_limit(self, cli, tmp_path, out, slow_plugin):
+        sources = [
+            save(tmp_path / "in" / f"{i}.png", height=height) for i, height in enumerate((4, 5, 4))
+        ]
+        out.mkdir()
+        done = cli("enhance", *sources, "-o", out, "-e", "slow", "--time-limit", 0.4)
+        assert done.code == 3
+        assert f"{sources[1]} took longer than 0.4 s and was given up" in done.err
+        slow_plugin.RELEASE.set()
+        time.sleep(0.3)  # the thread given up comes to its end, and writes nothing
+        assert sorted(p.name for p in out.iterdir()) == ["0.png", "2.png"]
+
+    def test_no_time(self, cli, source, tmp_path):
+        done = cli(
+            "enhance", source / "a.png", "-o", tmp_path / "x.png", "-e", "gamma", "--time-limit", 0
+        )
+        assert done.code == 1
+        assert "time limit is above 0" in done.err
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("engine", "said"), [("none", "engine 'none' is none of 'torch'"), ("ray", "use --ray local")]
+)
+def test_the_engine_is_asked_for(cli, source, out, kind, engine, said):
+    out.mkdir()
+    given = source if kind == "folder" else source / "a.png"
+    done = cli("enhance", given, "-o", out, "-e", "mfnn-lite", "--engine", engine)
+    assert done.code == 1
+    assert said in done.err
+
+
+def test_another_engine_makes_an_output_stale(source, out):
+    list(enhance_folder(source, out, "gamma", engine="torch"))
+    assert {line["options"]["engine"] for line in lines(out)} == {"torch"}
+    text = (out / "manifest.jsonl").read_text().replace('"torch"', '"openvino"')
+    (out / "manifest.jsonl").write_text(text)
+    assert set(statuses(enhance_folder(source, out, "gamma")).values()) == {"stale"}
+
+
+def test_workers_without_ray(cli, source, out):
+    done = cli("enhance", source, "-o", out, "-e", "gamma", "--workers", 2)
+    assert done.code == 1
+    assert "--workers goes with --ray" in done.err
 
 
 def test_progress_shows_the_rate(monkeypatch):
