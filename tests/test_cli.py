@@ -504,7 +504,7 @@ class TestBadPicture:
             warnings.simplefilter("always")
             done = cli("enhance", source, "-o", out / "x.png", "-e", "identity")
         assert done.code == 0
-        assert done.err.startswith(f"warning: {source}: has 2 frames or pages, of which only")
+        assert done.err.startswith(f"warning: {source}: has several frames or pages, of which only")
         np.testing.assert_array_equal(pixels(out / "x.png"), np.zeros((8, 8)))
 
     def test_as_json_too(self, cli, tmp_path, out):

@@ -65,6 +65,7 @@ def enhance_folder(
     options: Mapping[str, Any] | None = None,
     encoding: Encoding | None = None,
     max_pixels: int = MAX_PIXELS,
+    frames: Literal["first", "all"] = "first",
     recursive: bool = False,
     include: Sequence[str] = (),
     shard: Shard | None = None,
@@ -94,6 +95,9 @@ def enhance_folder(
         How the outputs are written; a `format` changes the suffixes of their names.
     max_pixels : int
         Larger pictures are refused, by their headers.
+    frames : {"first", "all"}
+        What to read of animations and files of several pages: the first picture, with a warning,
+        or all, of which a file of the same kind is made.
     recursive : bool
         Do the subfolders, too; links to folders are not followed.
     include : sequence of str
@@ -154,6 +158,8 @@ def enhance_folder(
         raise OptionError(f"the time limit is above 0 seconds, not {time_limit}")
     if overwrite not in ("never", "always", "stale"):
         raise OptionError(f"overwrite is never, always or stale, not {overwrite!r}")
+    if frames not in ("first", "all"):
+        raise OptionError(f"frames is first or all, not {frames!r}")
     folder, root = _folders(Path(folder), Path(output))
     names = find_inputs(folder, recursive=recursive, include=include, skip=root)
     if not names:
@@ -175,6 +181,7 @@ def enhance_folder(
         controls=dict(controls or {}),
         encoding=encoding or Encoding(),
         max_pixels=max_pixels,
+        frames=frames,
     )
     made = _made(names, plan.encoding)
     loaded = plan.load()

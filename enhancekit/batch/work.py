@@ -9,13 +9,13 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from enhancekit.batch.crew import Crew, LateError
 from enhancekit.batch.listing import safe_target
 from enhancekit.batch.manifest import Record
 from enhancekit.errors import EnhanceKitError, ImageError, OptionError, WeightsError
-from enhancekit.imaging.files import check_fits, check_output, decode, write
+from enhancekit.imaging.files import check_fits, check_output, decode, decode_frames, write
 from enhancekit.imaging.formats import MAX_PIXELS, Encoding
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.loading import load
@@ -81,6 +81,7 @@ class Plan:
     controls: Mapping[str, float] = field(default_factory=dict)
     encoding: Encoding = field(default_factory=Encoding)
     max_pixels: int = MAX_PIXELS
+    frames: Literal["first", "all"] = "first"
 
     def load(self) -> Enhancer:
         """Load the enhancer; raises what `enhancekit.load` does."""
@@ -117,6 +118,7 @@ class Plan:
                     "precision": str(loaded.precision).removeprefix("torch."),
                     "tile": self.tile,
                     "engine": loaded.engine,
+                    "frames": self.frames,
                     "encoding": asdict(self.encoding),
                 }
             ),
@@ -148,16 +150,23 @@ class Plan:
         EnhanceKitError
             Naming the input, or the output's own place.
         """
-        opened = decode(job.source, max_pixels=self.max_pixels)
+        every = self.frames == "all"
+        opened: Any = (decode_frames if every else decode)(job.source, max_pixels=self.max_pixels)
         with _naming(job):
             check_output(job.staged, self.encoding)
             check_fits(opened, job.staged, self.encoding, scale=loaded.entry.spec.scale)
-        picture: Any = loaded.enhance(
-            opened, strength=self.strength, mode=self.mode, **self.controls
-        )
+        if every:
+            pictures = tuple(self._enhanced(loaded, picture) for picture in opened.pictures)
+            done: Any = replace(opened, pictures=pictures)
+        else:
+            pictures = (self._enhanced(loaded, opened),)
+            (done,) = pictures
         with _naming(job):
-            write(picture, job.staged, self.encoding)
-        job.size = picture.size
+            write(done, job.staged, self.encoding)
+        job.size = pictures[0].size
+
+    def _enhanced(self, loaded: Enhancer, picture: Any) -> Any:
+        return loaded.enhance(picture, strength=self.strength, mode=self.mode, **self.controls)
 
 
 def _make_known(plan: Plan, loaded: Enhancer, job: Job, root: Path) -> None:

@@ -77,6 +77,10 @@ def enhance(  # noqa: PLR0917
     lossless: Lossless = False,
     metadata: Metadata = "keep",
     max_pixels: MaxPixels = MAX_PIXELS,
+    frames: Annotated[
+        Literal["first", "all"],
+        typer.Option(help="Of animations and files of several pages: the first picture, or all."),
+    ] = "first",
     as_json: Json = False,
     recursive: Annotated[
         bool, typer.Option("--recursive", help="Do the folder's subfolders, too.")
@@ -147,6 +151,7 @@ def enhance(  # noqa: PLR0917
             overwrite=overwrite,
             encoding=encoding,
             max_pixels=max_pixels,
+            frames=frames,
             as_json=as_json,
             **asked,
         )
@@ -171,6 +176,7 @@ def enhance(  # noqa: PLR0917
         controls=controls,
         encoding=encoding,
         max_pixels=max_pixels,
+        frames=frames,
     )
     loaded = plan.load()
     done: list[dict[str, Any]] = []

@@ -42,9 +42,9 @@ def enhance_folder(folder: Path, output: Path, name: str, *, as_json: bool, **as
         # Ray prints of its workers' ends on standard output, which is for what we say
         with (
             contextlib.redirect_stdout(sys.stderr),
-            contextlib.closing(results),
+            contextlib.closing(results),  # type: ignore[type-var]
             progress() as shown,
-        ):  # type: ignore[type-var]
+        ):
             task = shown.add_task(name, total=None)
             for result in results:
                 counts[result.status] += 1

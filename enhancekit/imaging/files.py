@@ -7,7 +7,7 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,11 +29,12 @@ from enhancekit.atomic import replacing
 from enhancekit.errors import ImageError, ImageWarning
 from enhancekit.imaging.deep import DEEP_MODES, read_png, save_png, xmp_text
 from enhancekit.imaging.formats import FORMATS, MAX_PIXELS, SUFFIXES, Encoding, Format
+from enhancekit.imaging.frames import Frames, animated, check_kind, save_animation, save_pages
 from enhancekit.imaging.headers import avif_bits, png_is_deep, webp_size
 from enhancekit.imaging.heif import is_heif, open_heif, save_heif
 from enhancekit.imaging.metadata import examined, kept, turned, upright, upright_info
 from enhancekit.imaging.modes import check_range, plain_mode
-from enhancekit.imaging.tiff import TiffLayout, read_tiff, save_tiff
+from enhancekit.imaging.tiff import TiffLayout, pages_of, read_tiff
 
 __all__ = [
     "FORMATS",
@@ -43,6 +44,7 @@ __all__ = [
     "check_fits",
     "check_output",
     "decode",
+    "decode_frames",
     "read_rgb8",
     "write",
 ]
@@ -153,15 +155,54 @@ def decode(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXE
     >>> decode(buffer.getvalue()).size
     (4, 3)
     """
+    return _decoded(source, max_pixels, every=False).pictures[0]
+
+
+def decode_frames(
+    source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS
+) -> Frames[Picture]:
+    """Read all frames of an animation or all pages of a file, each as `decode` reads one.
+
+    Parameters
+    ----------
+    source : path-like or bytes
+        As for `decode`.
+    max_pixels : int
+        Of all of them together.
+
+    Returns
+    -------
+    Frames
+        Of a file of one picture, that one.
+
+    Raises
+    ------
+    ImageError
+        As for `decode`, or if it is HEIC of several pictures or an animation of 16 bits.
+
+    Examples
+    --------
+    >>> buffer = io.BytesIO()
+    >>> pages = [Image.new("L", (2, 3)), Image.new("RGB", (5, 4))]
+    >>> pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:])
+    >>> [(p.mode, p.size) for p in decode_frames(buffer.getvalue()).pictures]
+    [('L', (2, 3)), ('RGB', (5, 4))]
+    """
+    return _decoded(source, max_pixels, every=True)
+
+
+def _decoded(
+    source: str | os.PathLike[str] | bytes, max_pixels: int, *, every: bool
+) -> Frames[Picture]:
     if isinstance(source, bytes):
         where = f"the {len(source)} bytes given"
         _check_bytes(len(source), where, max_pixels)
-        return _decode(io.BytesIO(source), where, max_pixels)
+        return _decode(io.BytesIO(source), where, max_pixels, every=every)
     path = Path(source)
     try:
         _check_file(path, max_pixels)
         with path.open("rb") as file:
-            return _decode(file, str(path), max_pixels)
+            return _decode(file, str(path), max_pixels, every=every)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -190,9 +231,9 @@ def _check_bytes(size: int, where: str, max_pixels: int) -> None:
         )
 
 
-def _decode(file: BinaryIO, where: str, max_pixels: int) -> Picture:
+def _decode(file: BinaryIO, where: str, max_pixels: int, *, every: bool) -> Frames[Picture]:
     try:
-        return _read(file, where, max_pixels)
+        return _read(file, where, max_pixels, every=every)
     except ImageError as error:
         raise ImageError(f"{where}: {error}") from error.__cause__
     except ImageWarning:  # which the caller has made an error
@@ -204,32 +245,23 @@ def _decode(file: BinaryIO, where: str, max_pixels: int) -> Picture:
         ) from error
 
 
-def _read(file: BinaryIO, where: str, max_pixels: int) -> Picture:
+def _read(file: BinaryIO, where: str, max_pixels: int, *, every: bool) -> Frames[Picture]:
     """Decode by the header: what Pillow reads exactly, by Pillow, and the rest here."""
 
-    def check(size: tuple[int, int]) -> None:
-        if size[0] * size[1] > max_pixels:
-            raise ImageError(
-                f"{size[0]:,} x {size[1]:,} are too many pixels; at most {max_pixels:,} are "
-                "decoded, allow more with max_pixels (--max-pixels)"
-            )
+    def check(size: tuple[int, int], frames: int = 1) -> None:
+        _check_pixels(size, frames, max_pixels)
 
     prefix = file.read(64)
     file.seek(0)
     if is_heif(prefix):
-        picture, frames = open_heif(file, check)
-        _one_frame(frames, "HEIF", where)
-        return _finished(picture, where)
+        main, frames = open_heif(file, check)
+        _one_frame(frames, "HEIF", where, every=every)
+        return Frames((_finished(main, where),))
     name = _format_of_bytes(prefix)
-    size = (0, 0)
     if name == "TIFF":
-        layout = TiffLayout(file)
-        size = layout.width, layout.height
-        check(size)
-        check(layout.tile)
-        if layout.deep:
-            return _deep_tiff(file, layout, where)
-    elif name == "WEBP":  # libwebp takes memory for the whole picture as soon as it is opened
+        return _read_tiff(file, where, check, every=every)
+    size = (0, 0)
+    if name == "WEBP":  # libwebp takes memory for the whole picture as soon as it is opened
         size = webp_size(prefix)
         check(size)
     elif name == "AVIF" and (bits := avif_bits(file)) > 8:
@@ -240,16 +272,63 @@ def _read(file: BinaryIO, where: str, max_pixels: int) -> Picture:
     with _own_limit(size):
         picture = Image.OPEN[name][0](file, "")  # Image.open would apply the limit of Pillow
         check(picture.size)
-        _one_frame(getattr(picture, "n_frames", 1), picture.format, where)
+        frames = getattr(picture, "n_frames", 1)
+        if every and frames > 1 and picture.format != "MPO":
+            check(picture.size, frames)
+            if png_is_deep(prefix, keyed=False) and name == "PNG":
+                raise ImageError("animations of 16 bits a channel are not read")
+            return animated(picture, lambda frame: _widened(_finished(frame, where), prefix))
+        _one_frame(frames, picture.format, where, every=every)
         picture.load()
     if name == "PNG" and png_is_deep(prefix, keyed="transparency" in picture.info):
         file.seek(0)
         info, orientation = examined(picture, where)
-        return DeepPicture(turned(read_png(file.read()), orientation), kept(info), "PNG")
-    if name == "PNG" and picture.mode in ("1", "L") and "transparency" in picture.info:
-        # Pillow widens grey of fewer than 8 bits, but not the grey that is transparent
+        pixels = turned(read_png(file.read()), orientation)
+        return Frames((DeepPicture(pixels, kept(info), "PNG"),))
+    return Frames((_widened(_finished(picture, where), prefix),))
+
+
+def _check_pixels(size: tuple[int, int], frames: int, max_pixels: int) -> None:
+    if size[0] * size[1] * frames > max_pixels:
+        times = f"{frames:,} times " if frames > 1 else ""
+        raise ImageError(
+            f"{times}{size[0]:,} x {size[1]:,} are too many pixels; at most {max_pixels:,} are "
+            "decoded, allow more with max_pixels (--max-pixels)"
+        )
+
+
+def _widened(picture: Image.Image, prefix: bytes) -> Image.Image:
+    """Widen the grey that is transparent in a PNG of fewer than 8 bits, as Pillow does the rest."""
+    if picture.format == "PNG" and picture.mode in ("1", "L") and "transparency" in picture.info:
         picture.info["transparency"] *= 255 // (2 ** prefix[24] - 1)
-    return _finished(picture, where)
+    return picture
+
+
+def _read_tiff(
+    file: BinaryIO, where: str, check: Callable[[tuple[int, int], int], None], *, every: bool
+) -> Frames[Picture]:
+    pages = pages_of(file) if every else [TiffLayout(file)]
+    for page in pages:
+        check((page.width, page.height), 1)
+        check(page.tile, 1)
+    check((sum(page.width * page.height for page in pages), 1), 1)
+    if not every:
+        _one_frame(2 if pages[0].directory.next else 1, "TIFF", where, every=False)
+    pictures: list[Picture] = []
+    shallow: TiffImagePlugin.TiffImageFile | None = None
+    for number, page in enumerate(pages):
+        if page.deep:
+            pictures.append(_deep_tiff(file, page, number))
+            continue
+        with _own_limit((page.width, page.height)):
+            if shallow is None:
+                file.seek(0)
+                shallow = TiffImagePlugin.TiffImageFile(file, "")
+            shallow.seek(number)
+            check(shallow.size, 1)
+            shallow.load()
+        pictures.append(_finished(shallow, where))
+    return Frames(tuple(pictures))
 
 
 @contextmanager
@@ -280,19 +359,22 @@ def _format_of_bytes(prefix: bytes) -> str:
     raise ImageError(f"not a picture that can be read; read are {', '.join(FORMATS)}")
 
 
-def _one_frame(frames: int, kind: str | None, where: str) -> None:
-    if frames > 1 and kind != "MPO":  # a JPEG whose further frames are previews
-        warnings.warn(
-            f"{where}: has {frames} frames or pages, of which only the first is read",
-            ImageWarning,
-            stacklevel=2,
-        )
+def _one_frame(frames: int, kind: str | None, where: str, *, every: bool) -> None:
+    if frames == 1 or kind == "MPO":  # a JPEG whose further frames are previews
+        return
+    if every:
+        raise ImageError(f"{kind} of {frames} pictures: all of them cannot be read, only the first")
+    warnings.warn(
+        f"{where}: has several frames or pages, of which only the first is read (--frames all "
+        "takes all)",
+        ImageWarning,
+        stacklevel=2,
+    )
 
 
-def _deep_tiff(file: BinaryIO, layout: TiffLayout, where: str) -> DeepPicture:
+def _deep_tiff(file: BinaryIO, layout: TiffLayout, number: int) -> DeepPicture:
     info, orientation = layout.info(file)
-    _one_frame(2 if layout.directory.next else 1, "TIFF", where)
-    pixels = turned(read_tiff(file, layout), orientation)
+    pixels = turned(read_tiff(file, layout, number), orientation)
     return DeepPicture(pixels, kept(upright_info(info)), "TIFF")
 
 
@@ -345,13 +427,13 @@ def check_output(path: Path, encoding: Encoding = _DEFAULT) -> None:
 
 
 def check_fits(
-    picture: Picture, path: Path, encoding: Encoding = _DEFAULT, *, scale: int = 1
+    picture: Picture | Frames[Picture], path: Path, encoding: Encoding = _DEFAULT, *, scale: int = 1
 ) -> None:
     """Refuse a target whose format cannot hold the picture, before any work is done.
 
     Parameters
     ----------
-    picture : PIL.Image.Image or DeepPicture
+    picture : PIL.Image.Image, DeepPicture or Frames
         As decoded.
     path : Path
         Its suffix decides the format, unless `encoding` does.
@@ -363,7 +445,7 @@ def check_fits(
     Raises
     ------
     ImageError
-        If the format cannot hold its mode, size or metadata.
+        If the format cannot hold its mode, size or metadata, or several pictures.
 
     Examples
     --------
@@ -371,10 +453,22 @@ def check_fits(
     Traceback (most recent call last):
     enhancekit.errors.ImageError: a.webp: WEBP holds at most 16,383 pixels a side, not 18,000 x 20
     """
+    if isinstance(picture, Frames):
+        _check_several(picture, path, encoding)
+        for one in picture.pictures:
+            check_fits(one, path, encoding, scale=scale)
+        return
     mode = plain_mode(picture) if isinstance(picture, Image.Image) else picture.mode
     size = picture.width * scale, picture.height * scale
     kind = encoding.kind(path)
     _check_holds(path, kind, mode, size, _carried(picture, kind, encoding))
+
+
+def _check_several(frames: Frames[Picture], path: Path, encoding: Encoding) -> None:
+    try:
+        check_kind(frames, encoding.kind(path))
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
 
 
 def _check_holds(
@@ -406,12 +500,16 @@ def _carried(picture: Picture, kind: Format, encoding: Encoding) -> dict[str, An
     return {k: v for k, v in found.items() if k in kind.carries and k not in left_out}
 
 
-def write(picture: Picture, path: str | os.PathLike[str], encoding: Encoding = _DEFAULT) -> None:
+def write(
+    picture: Picture | Frames[Picture],
+    path: str | os.PathLike[str],
+    encoding: Encoding = _DEFAULT,
+) -> None:
     """Write a picture with its metadata; the file appears complete or not at all.
 
     Parameters
     ----------
-    picture : PIL.Image.Image or DeepPicture
+    picture : PIL.Image.Image, DeepPicture or Frames
         What to write.
     path : path-like
         The suffix decides the format, unless `encoding` does.
@@ -429,31 +527,36 @@ def write(picture: Picture, path: str | os.PathLike[str], encoding: Encoding = _
     path = Path(path)
     check_output(path, encoding)
     kind = encoding.kind(path)
-    carried = _carried(picture, kind, encoding)
-    _check_holds(path, kind, picture.mode, picture.size, carried)
-    lost = {"icc_profile", "exif", "xmp"} & kept(picture.info).keys() - set(kind.carries)
-    if lost and encoding.metadata == "keep":
-        warnings.warn(
-            f"{path}: {kind.name} has no place for {', '.join(sorted(lost))}, which are left out",
-            ImageWarning,
-            stacklevel=2,
-        )
+    frames = picture if isinstance(picture, Frames) else Frames((picture,))
+    _check_several(frames, path, encoding)
+    carried = [_carried(one, kind, encoding) for one in frames.pictures]
+    for one, with_it in zip(frames.pictures, carried, strict=True):
+        _check_holds(path, kind, one.mode, one.size, with_it)
+        lost = {"icc_profile", "exif", "xmp"} & kept(one.info).keys() - set(kind.carries)
+        if lost and encoding.metadata == "keep":
+            warnings.warn(
+                f"{path}: {kind.name} has no place for {', '.join(sorted(lost))}, which are left "
+                "out",
+                ImageWarning,
+                stacklevel=2,
+            )
     try:
         with replacing(path) as file:
-            _encode(picture, file, kind, encoding.options(kind) | carried)
+            if kind.name == "TIFF":
+                save_pages(frames, file, carried)
+            else:
+                _encode(frames, file, kind, encoding.options(kind) | carried[0])
     except ImageError as error:
         raise ImageError(f"{path} cannot be written: {error}") from error
     except Exception as error:  # codecs raise OSError, ValueError, SyntaxError, struct.error ...
         raise ImageError(f"{path} cannot be written: {error}") from error
 
 
-def _encode(picture: Picture, file: BinaryIO, kind: Format, options: dict[str, Any]) -> None:
-    carried = {k: options[k] for k in kind.carries if k in options}
-    if kind.name == "TIFF":
-        save_tiff(np.asarray(picture), file, carried)
-    elif isinstance(picture, DeepPicture):
-        save_png(picture.pixels, file, carried)
-    elif kind.name == "HEIF":
+def _encode(frames: Frames[Picture], file: BinaryIO, kind: Format, options: dict[str, Any]) -> None:
+    picture = frames.pictures[0]
+    if isinstance(picture, DeepPicture) and len(frames.pictures) == 1:
+        save_png(picture.pixels, file, {k: options[k] for k in kind.carries if k in options})
+    elif kind.name == "HEIF" and isinstance(picture, Image.Image):
         save_heif(picture, file, options)
     else:
         if kind.name == "PNG" and "xmp" in options:
@@ -462,6 +565,4 @@ def _encode(picture: Picture, file: BinaryIO, kind: Format, options: dict[str, A
             options["pnginfo"] = text
         if kind.name == "AVIF" and picture.mode == "L":
             options.pop("subsampling")  # any but its own would make three channels of it
-        bare = picture.copy()
-        bare.info = {}  # the options say what is kept
-        bare.save(file, format=kind.name, **options)
+        save_animation(frames, file, kind, options)

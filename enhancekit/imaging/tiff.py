@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import struct
 import zlib
 from typing import Any, BinaryIO
 
@@ -16,7 +17,7 @@ from enhancekit.errors import ImageError
 from enhancekit.imaging.deep import checked, codecs
 from enhancekit.imaging.metadata import described
 
-__all__ = ["TiffLayout", "read_tiff", "save_tiff"]
+__all__ = ["TiffLayout", "pages_of", "read_tiff", "save_tiff"]
 
 # tifffile tells of damage by its log as well as by exceptions; the latter are enough here
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -29,21 +30,25 @@ _COMPRESSIONS = (1, 5, 8, 32773, 32946, 34925, 50000)
 
 
 class TiffLayout:
-    """How a TIFF's first page stores its pixels, by its header alone.
+    """How a page of a TIFF stores its pixels, by its header alone.
 
     Parameters
     ----------
     file : binary file
-        At its start.
+        The whole file.
+    start : int, optional
+        Where the page's directory stands; by default the first one.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, start: int | None = None) -> None:
+        file.seek(0)
         head = file.read(8)
         if head[2:3] == b"\x2b":
             head += file.read(8)
         self.directory = ImageFileDirectory_v2(head)
-        self._start = self.directory.next
-        file.seek(self._start)
+        self._later = start is not None
+        self.start = self.directory.next if start is None else start
+        file.seek(self.start)
         self.directory.load(file)
         self.width, self.height = (int(self.directory[tag]) for tag in (256, 257))
         self.bits = self._values(258, (1,))
@@ -106,16 +111,40 @@ class TiffLayout:
             found["dpi"] = tuple(float(self.directory[tag]) * unit for tag in (282, 283))
         exif = Image.Exif()
         file.seek(0)
-        exif.load_from_fp(file)
+        head = file.read(4)
+        file.seek(0)
+        if self._later:
+            exif.endian, exif.bigtiff = "<" if head[:2] == b"II" else ">", 43 in head[2:]
+            exif.load_from_fp(file, self.start)
+        else:
+            exif.load_from_fp(file)
         return {**found, **described(exif)}, int(self.directory.get(274, 1))
+
+
+def pages_of(file: BinaryIO) -> list[TiffLayout]:
+    """Return the layouts of all pages.
+
+    Raises
+    ------
+    ImageError
+        If they follow each other in a circle.
+    """
+    pages = [TiffLayout(file)]
+    seen = {pages[0].start}
+    while following := pages[-1].directory.next:
+        if following in seen:
+            raise ImageError("damaged: its pages follow each other in a circle")
+        seen.add(following)
+        pages.append(TiffLayout(file, following))
+    return pages
 
 
 _KINDS = {1: "unsigned", 2: "signed", 3: "float"}
 _COLOURS = {0: "white is zero", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
 
 
-def read_tiff(file: BinaryIO, layout: TiffLayout) -> NDArray[np.uint16]:
-    """Decode the first page of a deep TIFF, exactly.
+def read_tiff(file: BinaryIO, layout: TiffLayout, number: int = 0) -> NDArray[np.uint16]:
+    """Decode a page of a TIFF that is deep, exactly; `number` counts from 0.
 
     Returns
     -------
@@ -132,7 +161,7 @@ def read_tiff(file: BinaryIO, layout: TiffLayout) -> NDArray[np.uint16]:
 
     file.seek(0)
     with tifffile.TiffFile(file) as opened:
-        page = opened.pages[0].aspage()
+        page = opened.pages[number].aspage()
         wanted = (layout.height, layout.width, len(layout.bits))
         if page.dtype != np.uint16:
             raise ValueError(f"pixels of {page.dtype}")
@@ -144,7 +173,9 @@ def read_tiff(file: BinaryIO, layout: TiffLayout) -> NDArray[np.uint16]:
         return checked(pixels.reshape(wanted))
 
 
-def save_tiff(pixels: NDArray[Any], file: BinaryIO, kept: dict[str, Any]) -> None:
+def save_tiff(
+    pixels: NDArray[Any], file: BinaryIO, kept: dict[str, Any], *, link: int | None = None
+) -> int:
     """Encode as TIFF (Deflate with a predictor) with the metadata given.
 
     Pillow's own writer loses or refuses the part of EXIF that tells of the exposure as soon as it
@@ -155,15 +186,22 @@ def save_tiff(pixels: NDArray[Any], file: BinaryIO, kept: dict[str, Any]) -> Non
     pixels : numpy.ndarray
         Shape (H, W) or (H, W, C), C from 2 (grey, alpha) to 4; uint8, uint16, or float32 grey.
     file : binary file
-        Empty.
+        Empty, or after other pages.
     kept : dict
         ``icc_profile``, ``exif``, ``xmp`` and ``dpi``, where there are any.
+    link : int, optional
+        What this gave for the page before.
+
+    Returns
+    -------
+    int
+        Where the file says that a page follows.
 
     Examples
     --------
     >>> import io
     >>> buffer = io.BytesIO()
-    >>> save_tiff(np.array([[[1, 700, 65535]]], np.uint16), buffer, {})
+    >>> _ = save_tiff(np.array([[[1, 700, 65535]]], np.uint16), buffer, {})
     >>> _ = buffer.seek(0)
     >>> read_tiff(buffer, TiffLayout(buffer))
     array([[[    1,   700, 65535]]], dtype=uint16)
@@ -173,7 +211,7 @@ def save_tiff(pixels: NDArray[Any], file: BinaryIO, kept: dict[str, Any]) -> Non
     real = pixels.dtype.kind == "f"
     rows = max(1, _STRIP // (pixels.itemsize * width * channels))
     strips = [_strip(pixels[y : y + rows]) for y in range(0, height, rows)]
-    if sum(map(len, strips)) >= 2**32 - 2**24:
+    if file.tell() + sum(map(len, strips)) >= 2**32 - 2**24:
         raise ImageError("more than 4 GB, which a TIFF cannot hold; use PNG")
     directory = ImageFileDirectory_v2(prefix=b"II")
     _describe(directory, kept)
@@ -196,8 +234,16 @@ def save_tiff(pixels: NDArray[Any], file: BinaryIO, kept: dict[str, Any]) -> Non
         directory[tag] = value
     if channels in (2, 4):
         directory[338] = (2,)  # alpha, not premultiplied
+    if link is not None:
+        file.write(b"\0" * (file.tell() % 2))  # directories stand at even places
+        start = file.tell()
+        file.seek(link)
+        file.write(struct.pack("<I", start))
+        file.seek(start)
+    start = file.tell() or len(b"II*\0") + 4
     directory.save(file)
     file.writelines(strips)
+    return start + 2 + 12 * len(directory)
 
 
 def _describe(directory: ImageFileDirectory_v2, kept: dict[str, Any]) -> None:

@@ -207,7 +207,7 @@ class TestIdentityRoundTrip:
             options = {"lossless": True} if kind == "WEBP" else {}
             frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], **options)
             with pytest.warns(
-                ImageWarning, match=r"has 3 frames or pages, of which only the first"
+                ImageWarning, match=r"has several frames or pages, of which only the first"
             ):
                 result = identity.enhance(buffer.getvalue())
             assert np.asarray(result).max() < 10
@@ -218,7 +218,7 @@ class TestIdentityRoundTrip:
         both = pillow_heif.from_pillow(Image.new("RGB", (32, 32)))
         both.add_from_pillow(Image.new("RGB", (64, 64)))
         both.save(buffer, quality=90)
-        with pytest.warns(ImageWarning, match="has 2 frames or pages"):
+        with pytest.warns(ImageWarning, match="has several frames or pages"):
             assert decode(buffer.getvalue()).size == (32, 32)
 
     def test_of_several_deep_pages_the_first(self):
