@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -14,14 +15,18 @@ from PIL import Image
 
 from enhancekit.errors import ImageError, ImageWarning
 from enhancekit.imaging.deep import codecs
+from enhancekit.imaging.shaper import Shaper, shaper_of
 
-__all__ = ["Profile", "from_cmyk", "profile_of"]
+__all__ = ["Profile", "from_cmyk", "name_of", "profile_of"]
 
 _RELATIVE = 1
 _EXACT, _BLACK_POINT = 0x0100, 0x2000
 """LittleCMS's flags: without the first it is up to 8% off in 16 bits."""
 _SAME = 0.01
 """Profiles that differ less from sRGB than this, some two of 255 steps, are taken for it."""
+_STRIP = 2**18
+"""Values of a strip, about."""
+_UNNAMED = "the picture"
 _SPACES = {b"RGB ": "rgb", b"GRAY": "gray"}
 
 
@@ -37,13 +42,20 @@ class Profile:
     def __init__(self, icc: bytes, space: str) -> None:
         self.icc = icc
         self.space = space
+        self._shaper = shaper_of(icc) if space == "rgb" else None
 
     def to_srgb(self, pixels: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Convert (H, W, 3), or (H, W) for grey, in [0, 1] to sRGB (H, W, 3), limited to [0, 1]."""
+        shaper = self._shaper
+        if shaper is not None:
+            return _by_strips(lambda rows: shaper.convert(rows, _srgb_shaper()), pixels)
         return _converted(pixels, (self.icc, self.space), (_srgb(), "rgb"))
 
     def from_srgb(self, pixels: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Convert sRGB (H, W, 3) back to (H, W, 3), or (H, W) for grey, limited to [0, 1]."""
+        shaper = self._shaper
+        if shaper is not None:
+            return _by_strips(lambda rows: _srgb_shaper().convert(rows, shaper), pixels)
         return _converted(pixels, (_srgb(), "rgb"), (self.icc, self.space))
 
 
@@ -52,10 +64,18 @@ def _srgb() -> bytes:
     return bytes(codecs("conversion of colours").cms_profile("srgb"))
 
 
+@lru_cache(maxsize=1)
+def _srgb_shaper() -> Shaper:
+    found = shaper_of(_srgb())
+    if found is None:
+        raise ImageError("internal: LittleCMS's own sRGB profile is not of curves and a matrix")
+    return found
+
+
 def _converted(
     pixels: NDArray[np.floating[Any]], source: tuple[bytes, str], target: tuple[bytes, str]
 ) -> NDArray[np.float32]:
-    """Convert in 16 bits, in strips of rows side by side."""
+    """Convert in 16 bits by LittleCMS, which does what `Shaper` doesn't, six times slower."""
     transform = codecs("conversion of colours").cms_transform
 
     def convert(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -71,13 +91,21 @@ def _converted(
         )
         return np.asarray(done, np.float32) / np.float32(65535)
 
-    strips = np.array_split(pixels, min(len(pixels), 4 * (os.cpu_count() or 1)))
+    return _by_strips(convert, pixels)
+
+
+def _by_strips(
+    convert: Callable[[NDArray[np.floating[Any]]], NDArray[np.float32]],
+    pixels: NDArray[np.floating[Any]],
+) -> NDArray[np.float32]:
+    """Convert strips of rows side by side, each small enough for a processor's cache."""
+    count = max(4 * (os.cpu_count() or 1), pixels.size // _STRIP)
+    strips = np.array_split(pixels, min(len(pixels), count))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return np.concatenate(list(pool.map(convert, strips)))
 
 
-@lru_cache(maxsize=16)
-def profile_of(icc: bytes | None, channels: int) -> Profile | None:
+def profile_of(icc: bytes | None, channels: int, where: str = _UNNAMED) -> Profile | None:
     """Return the profile to convert through, or ``None`` where pixels are sRGB as they are.
 
     Parameters
@@ -87,6 +115,8 @@ def profile_of(icc: bytes | None, channels: int) -> Profile | None:
     channels : int
         Colour channels of the picture: 1 or 3. Grey pixels under an RGB profile are taken as equal
         channels of it.
+    where : str
+        What the picture is called in the warning about a profile that cannot be used.
 
     Examples
     --------
@@ -95,25 +125,43 @@ def profile_of(icc: bytes | None, channels: int) -> Profile | None:
     """
     if not icc:
         return None
+    profile, problem = _examined(icc, channels)
+    if problem:
+        warnings.warn(
+            f"{where}: the colour profile {problem}: it stays with the picture, whose pixels are "
+            "enhanced as if sRGB",
+            ImageWarning,
+            stacklevel=2,
+        )
+    return profile
+
+
+def name_of(picture: Any) -> str:
+    """Return what a picture is called: its file, where that is known.
+
+    Examples
+    --------
+    >>> name_of(Image.new("L", (1, 1)))
+    'the picture'
+    """
+    return str(getattr(picture, "filename", "") or _UNNAMED)
+
+
+@lru_cache(maxsize=16)
+def _examined(icc: bytes, channels: int) -> tuple[Profile | None, str]:
+    """Return the profile, if it is to be converted through, and what is wrong with it."""
+    if icc[36:40] != b"acsp":
+        return None, "is damaged"
     space = _SPACES.get(icc[16:20])
-    problem = "" if icc[36:40] == b"acsp" else "is damaged"
-    if not problem and (space is None or (space == "gray" and channels == 3)):
-        problem = f"is for {icc[16:20].decode('ascii', 'replace').strip()} pixels"
-    if not problem and space is not None:
-        profile = Profile(icc, space)
-        try:
-            return None if _like_srgb(profile) else profile
-        except ImageError:
-            raise
-        except Exception as error:  # noqa: BLE001 LittleCMS tells its own errors by RuntimeError
-            problem = f"cannot be used ({error})"
-    warnings.warn(
-        f"the picture's colour profile {problem}: it stays with the picture, whose pixels are "
-        "enhanced as if sRGB",
-        ImageWarning,
-        stacklevel=2,
-    )
-    return None
+    if space is None or (space == "gray" and channels == 3):
+        return None, f"is for {icc[16:20].decode('ascii', 'replace').strip()} pixels"
+    profile = Profile(icc, space)
+    try:
+        return (None if _like_srgb(profile) else profile), ""
+    except ImageError:
+        raise
+    except Exception as error:  # noqa: BLE001 LittleCMS tells its own errors by RuntimeError
+        return None, f"cannot be used ({error})"
 
 
 def _like_srgb(profile: Profile) -> bool:
@@ -153,8 +201,8 @@ def from_cmyk(picture: Image.Image) -> Image.Image:
             problem = f"has a profile that cannot be used ({error})"
     if converted is None:
         warnings.warn(
-            f"the CMYK picture {problem}: it is converted by a plain formula, and its colours may "
-            "differ from print",
+            f"{name_of(picture)}: the CMYK picture {problem}: it is converted by a plain formula, "
+            "and its colours may differ from print",
             ImageWarning,
             stacklevel=2,
         )

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from enhancekit.errors import ImageError
-from enhancekit.imaging.colour import Profile, profile_of
+from enhancekit.imaging.colour import Profile, name_of, profile_of
 from enhancekit.imaging.files import DeepPicture, decode
 from enhancekit.imaging.metadata import kept, upright
 from enhancekit.imaging.modes import check_range, plain
@@ -206,6 +206,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _open_pil(image: Image.Image) -> Opened:
+    where = name_of(image)
     image = plain(image)
     mode, kind, info = image.mode, image.format, kept(image.info)
     icc = None if mode == "F" else info.get("icc_profile")
@@ -239,13 +240,14 @@ def _open_pil(image: Image.Image) -> Opened:
         part=part,
         finish=lambda planes: wrap(_pixels(planes)),
         copy=lambda: marked(image.copy()),
-        profile=profile_of(icc, 3 if mode.startswith("RGB") else 1),
+        profile=profile_of(icc, 3 if mode.startswith("RGB") else 1, where),
     )
 
 
 def _open_deep(picture: DeepPicture) -> Opened:
     channels = picture.pixels.shape[2]
-    profile = profile_of(picture.info.get("icc_profile"), 3 if channels > 2 else 1)
+    icc = picture.info.get("icc_profile")
+    profile = profile_of(icc, 3 if channels > 2 else 1, name_of(picture))
     opened = _open_array(picture.pixels, with_alpha=channels == 2)
 
     def wrap(pixels: Pixels) -> DeepPicture:

@@ -70,6 +70,8 @@ class DeepPicture:
     """``icc_profile``, ``exif``, ``xmp`` (bytes) and ``dpi``, as in a PIL image."""
     format: str | None = None
     """Of the file it came from."""
+    filename: str = field(default="", compare=False, repr=False)
+    """Of the file it came from, for what is said of it."""
 
     @property
     def mode(self) -> str:
@@ -284,7 +286,7 @@ def _read(file: BinaryIO, where: str, max_pixels: int, *, every: bool) -> Frames
         file.seek(0)
         info, orientation = examined(picture, where)
         pixels = turned(read_png(file.read()), orientation)
-        return Frames((DeepPicture(pixels, kept(info), "PNG"),))
+        return Frames((DeepPicture(pixels, kept(info), "PNG", where),))
     return Frames((_widened(_finished(picture, where), prefix),))
 
 
@@ -318,7 +320,7 @@ def _read_tiff(
     shallow: TiffImagePlugin.TiffImageFile | None = None
     for number, page in enumerate(pages):
         if page.deep:
-            pictures.append(_deep_tiff(file, page, number))
+            pictures.append(_deep_tiff(file, page, number, where))
             continue
         with _own_limit((page.width, page.height)):
             if shallow is None:
@@ -372,16 +374,17 @@ def _one_frame(frames: int, kind: str | None, where: str, *, every: bool) -> Non
     )
 
 
-def _deep_tiff(file: BinaryIO, layout: TiffLayout, number: int) -> DeepPicture:
+def _deep_tiff(file: BinaryIO, layout: TiffLayout, number: int, where: str) -> DeepPicture:
     info, orientation = layout.info(file)
     pixels = turned(read_tiff(file, layout, number), orientation)
-    return DeepPicture(pixels, kept(upright_info(info)), "TIFF")
+    return DeepPicture(pixels, kept(upright_info(info)), "TIFF", where)
 
 
 def _finished(picture: Image.Image, where: str) -> Image.Image:
     plain_mode(picture)  # refuses what has no plain form
     done = upright(picture, where)
     done.format = "JPEG" if picture.format == "MPO" else picture.format
+    done.filename = where  # type: ignore[attr-defined]  # as Pillow's own of a file have it
     if done.mode == "F":
         pixels = np.asarray(done)
         check_range(float(pixels.min()), float(pixels.max()))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
+import shutil
 import struct
+import time
 import warnings
 import zlib
 
@@ -15,9 +18,11 @@ from PIL import Image, ImageCms
 
 import enhancekit
 from enhancekit.errors import ImageError, ImageWarning, OptionError
+from enhancekit.imaging.colour import Profile
 from enhancekit.imaging.convert import open_image
 from enhancekit.imaging.files import DeepPicture, check_fits, check_output, decode, write
 from enhancekit.imaging.formats import FORMATS, Encoding
+from enhancekit.imaging.shaper import shaper_of
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 ADOBE = bytes(imagecodecs.cms_profile("adobergb"))
@@ -277,6 +282,30 @@ class TestRefusedDepths:
             decode(tmp_path / "a.png")
 
 
+def wide(space, gamma):
+    whitepoint, primaries = {
+        "adobe": ((0.3127, 0.329), (0.64, 0.33, 0.21, 0.71, 0.15, 0.06)),
+        "p3": ((0.3127, 0.329), (0.68, 0.32, 0.265, 0.69, 0.15, 0.06)),
+        "prophoto": ((0.3457, 0.3585), (0.7347, 0.2653, 0.1596, 0.8404, 0.0366, 0.0001)),
+    }[space]
+    corners = [*primaries[:2], 1, *primaries[2:4], 1, *primaries[4:], 1]
+    return bytes(
+        imagecodecs.cms_profile("rgb", whitepoint=[*whitepoint, 1], primaries=corners, gamma=gamma)
+    )
+
+
+def with_curves(icc, curve):
+    """Put one curve in the place of all three, at the end of the profile."""
+    data = bytearray(icc)
+    for number in range(struct.unpack_from(">I", data, 128)[0]):
+        place = 132 + 12 * number
+        if data[place : place + 4] in (b"rTRC", b"gTRC", b"bTRC"):
+            struct.pack_into(">II", data, place + 4, len(icc), len(curve))
+    data += curve
+    struct.pack_into(">I", data, 0, len(data))
+    return bytes(data)
+
+
 class TestColour:
     def smooth(self):
         y, x = np.mgrid[0:24, 0:32].astype(np.float32)
@@ -328,6 +357,80 @@ class TestColour:
         with pytest.warns(ImageWarning, match=f"profile {said}.*stays with the picture"):
             result = identity.enhance(picture_of(pixels(3, np.uint8), icc_profile=icc))
         assert result.info["icc_profile"] == icc
+
+    @pytest.mark.parametrize("name", ["a.jpg", "a.png", "deep.png", "deep.tif", "ink.tif"])
+    def test_a_warning_of_a_profile_names_the_file_each_time(self, identity, tmp_path, name):
+        if name == "ink.tif":
+            Image.new("CMYK", (4, 4)).save(tmp_path / name)
+        else:
+            whole = pixels(3, np.uint16 if "deep" in name else np.uint8)
+            write(picture_of(whole, icc_profile=b"profile" * 30), tmp_path / name)
+        for folder in ("one", "two"):
+            (tmp_path / folder).mkdir()
+            path = shutil.copy(tmp_path / name, tmp_path / folder / name)
+            with pytest.warns(ImageWarning, match=re.escape(str(path))):
+                identity.enhance(path)
+
+    @pytest.mark.parametrize("gamma", [1.0, 1.8, 2.2, 2.6])
+    @pytest.mark.parametrize("space", ["adobe", "p3", "prophoto"])
+    def test_curves_and_matrix_as_littlecms_has_them(self, space, gamma):
+        icc = wide(space, gamma)
+        chance = np.random.default_rng(0).random((60, 50, 3), np.float32)
+        chance[:20] *= 0.02
+        chance[0, :2] = [[0, 0, 0], [1, 1, 1]]
+        found = Profile(icc, "rgb")
+        assert found._shaper is not None
+        for given, made in (((icc, SRGB), found.to_srgb), ((SRGB, icc), found.from_srgb)):
+            whole = np.round(chance * 65535).astype(np.uint16)
+            wanted = imagecodecs.cms_transform(
+                whole, *given, colorspace="rgb", outcolorspace="rgb", intent=1, flags=0x100
+            )
+            assert np.abs(made(chance) * 65535 - wanted).max() < 3
+
+    def test_tables_are_curves_too(self):
+        steps = np.linspace(0, 1, 1024) ** 2.2
+        table = (
+            b"curv" + struct.pack(">II", 0, 1024) + np.round(steps * 65535).astype(">u2").tobytes()
+        )
+        icc = with_curves(wide("p3", 2.2), table)
+        chance = np.random.default_rng(0).random((40, 50, 3), np.float32)
+        whole = np.round(chance * 65535).astype(np.uint16)
+        seen = Profile(icc, "rgb").to_srgb(chance) * 65535
+        # LittleCMS rounds light to 16 bits, which dark colours of sRGB show 13 times larger
+        rough = imagecodecs.cms_transform(
+            whole, icc, SRGB, colorspace="rgb", outcolorspace="rgb", intent=1, flags=0x100
+        )
+        assert np.abs(seen - rough).max() < 14
+        plain = Profile(wide("p3", 2.2), "rgb").to_srgb(chance) * 65535
+        assert np.abs(seen - plain).max() < 8  # the table itself holds 16 bits of light
+
+    @pytest.mark.parametrize(
+        "curve",
+        [
+            b"curv" + struct.pack(">II", 0, 10**9),
+            b"curv" + struct.pack(">II4H", 0, 4, 0, 9000, 100, 65535),  # not rising
+            b"curv" + struct.pack(">II2H", 0, 2, 65535, 0),
+            b"para" + struct.pack(">IHHi", 0, 0, 0, -65536),
+            b"para" + struct.pack(">IHH", 0, 9, 0),
+            b"what" + bytes(8),
+        ],
+    )
+    def test_curves_that_cannot_be_turned_back_are_littlecmss_matter(self, curve):
+        assert shaper_of(with_curves(wide("p3", 2.2), curve)) is None
+
+    def test_conversion_is_quick(self):
+        chance = np.random.default_rng(0).random((500, 800, 3), np.float32)
+        found = Profile(ADOBE, "rgb")
+        assert found._shaper is not None
+        seconds = {"shaper": [], "littlecms": []}
+        for _ in range(3):
+            for name, shaper in (("shaper", found._shaper), ("littlecms", None)):
+                profile = Profile(ADOBE, "rgb")
+                profile._shaper = shaper
+                begun = time.process_time()
+                profile.to_srgb(chance)
+                seconds[name].append(time.process_time() - begun)
+        assert min(seconds["shaper"]) < 0.6 * min(seconds["littlecms"])
 
     @pytest.mark.parametrize("suffix", [".tif", ".jpg"])
     def test_cmyk_through_its_profile(self, identity, tmp_path, suffix):
