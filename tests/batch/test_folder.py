@@ -545,6 +545,27 @@ class TestCommandLine:
         assert head.split() == ["failed", "why"]
         assert row.startswith(f"{source / 'bad.png'}  not a picture")
 
+    def test_one_in_twenty_broken(self, cli, source, out, tmp_path):
+        whole = (source / "a.png").read_bytes()
+        for i in range(200):
+            data = [whole, whole[: 60 + i], b"", b"GIF89a" + whole][
+                0 if i % 20 else 1 + i // 20 % 3
+            ]
+            (tmp_path / f"many/{i // 50}").mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"many/{i // 50}/{i:03}.png").write_bytes(data)
+        given = ("-e", "gamma", "--recursive", "--jobs", 4)
+        done = cli("enhance", tmp_path / "many", "-o", out, *given)
+        assert done.code == 3
+        assert done.out == f"{out}: 190 done, 0 kept, 10 failed\n"
+        listed = [line.split()[0] for line in done.err.splitlines()[1:]]
+        broken = [f"{i // 50}/{i:03}.png" for i in range(0, 200, 20)]
+        assert sorted(listed) == [str(tmp_path / "many" / name) for name in broken]
+        made = {p.relative_to(out).as_posix() for p in out.rglob("*.png")}
+        assert len(made) == 190
+        assert made.isdisjoint(broken)
+        failed = [line["input"] for line in lines(out) if line["status"] == "failed"]
+        assert sorted(failed) == broken
+
     def test_all_failed(self, cli, source, out):
         (source / "bad.png").write_bytes(b"bad")
         assert cli("enhance", source, "-o", out, "-e", "gamma", "--include", "bad*").code == 1

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import os
+import random
 import struct
 import subprocess
 import sys
 import warnings
 import zlib
+from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -19,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from enhancekit.errors import ImageError, ImageWarning
-from enhancekit.imaging.files import FORMATS, DeepPicture, decode
+from enhancekit.imaging.files import FORMATS, MAX_PIXELS, DeepPicture, decode, decode_frames
 
 
 def pixels(shape=(9, 11, 3), dtype=np.uint8):
@@ -67,6 +71,11 @@ def files(tmp_path_factory):
         found[f"TIFF 16 {compression}"] = deep_tiff(
             compression=compression, predictor=compression is not None
         )
+    frames = [Image.fromarray(pixels() // (i + 1)) for i in range(3)]
+    for kind in ("PNG", "WEBP", "AVIF", "TIFF"):
+        buffer = io.BytesIO()
+        frames[0].save(buffer, kind, save_all=True, append_images=frames[1:])
+        found[f"{kind} frames"] = buffer.getvalue()
     found["TIFF 16 tiled"] = deep_tiff(tile=(16, 16))
     found["TIFF 16 planar"] = deep_tiff(planes=True)
     return found
@@ -76,6 +85,7 @@ NAMES = (
     *FORMATS,
     "WEBP lossless",
     "PNG 16",
+    *(f"{kind} frames" for kind in ("PNG", "WEBP", "AVIF", "TIFF")),
     *(f"TIFF 16 {c}" for c in (None, "lzw", "deflate", "zstd", "tiled", "planar")),
 )
 
@@ -84,11 +94,12 @@ def decode_or_refuse(data):
     """Decode; anything but a picture or our own error fails the test."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImageWarning)
-        try:
-            shown = np.asarray(decode(data, max_pixels=100_000)).size
-        except ImageError as error:
-            shown = len(str(error).splitlines())
-        assert shown > 0
+        for read in (decode, lambda *a, **k: decode_frames(*a, **k).pictures[-1]):
+            try:
+                shown = np.asarray(read(data, max_pixels=100_000)).size
+            except ImageError as error:
+                shown = len(str(error).splitlines())
+            assert shown > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,83 +122,174 @@ class TestBrokenFiles:
 
     def test_the_whole_file_is_read(self, files, name):
         channels = 4 if name == "PNG 16" else 3
-        assert np.asarray(decode(files[name])).size == 9 * 11 * channels
+        found = decode_frames(files[name]).pictures
+        assert len(found) == (3 if "frames" in name else 1)
+        assert {np.asarray(picture).size for picture in found} == {9 * 11 * channels}
 
 
 SIDE = 50_000
-MEASURE = """if True:
-    import json, resource, sys, time, warnings
-    from pathlib import Path
-    from enhancekit.errors import ImageError
-    from enhancekit.imaging.files import decode
-
-    warnings.simplefilter("ignore")
-    folder, found = Path(sys.argv[1]), {}
-    for path in sorted(folder.glob("small-*")):
-        decode(path)
-    for path in sorted(folder.glob("huge-*")):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        begun = time.process_time()
-        try:
-            decode(path)
-        except ImageError as error:
-            said = str(error)
-        seconds = time.process_time() - begun
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        found[path.name] = (said, seconds, (after - before) / 1024)
-    print(json.dumps(found))
-"""
 
 
-def set_tag(data, tag):
-    """Set an entry of a little-endian TIFF's first directory to the huge side."""
+def set_tag(data, tag, side=SIDE):
+    """Set an entry of a little-endian TIFF's first directory, by default to the huge side."""
     (entry,) = struct.unpack_from("<I", data, 4)
     entry += 2
     while struct.unpack_from("<H", data, entry)[0] != tag:
         entry += 12
-    struct.pack_into("<HII", data, entry + 2, 4, 1, SIDE)
+    struct.pack_into("<HII", data, entry + 2, 4, 1, side)
 
 
-def claiming(kind, data):
+def claiming(kind, data, side=SIDE):
     """Change what the header says of the size, and nothing else."""
     data = bytearray(data)
     if kind == "PNG":
-        data[16:24] = struct.pack(">II", SIDE, SIDE)
+        data[16:24] = struct.pack(">II", side, side)
         data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     elif kind == "BMP":
-        data[18:26] = struct.pack("<ii", SIDE, SIDE)
+        data[18:26] = struct.pack("<ii", side, side)
     elif kind == "JPEG":
         at = data.index(b"\xff\xc0")
-        data[at + 5 : at + 9] = struct.pack(">HH", SIDE, SIDE)
+        data[at + 5 : at + 9] = struct.pack(">HH", side, side)
     elif kind == "WEBP":
-        data[24:30] = (SIDE - 1).to_bytes(3, "little") * 2
+        data[24:30] = (side - 1).to_bytes(3, "little") * 2
     elif kind in ("AVIF", "HEIF"):
         at = data.index(b"ispe")
-        data[at + 8 : at + 16] = struct.pack(">II", SIDE, SIDE)
+        data[at + 8 : at + 16] = struct.pack(">II", side, side)
     else:
-        set_tag(data, 256)
-        set_tag(data, 257)
+        set_tag(data, 256, side)
+        set_tag(data, 257, side)
     return bytes(data)
 
 
+on_linux = pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="memory is measured on Linux only"
+)
+
+
+def costs(folder, max_pixels):
+    """Return what was said of each file, its seconds, and its megabytes at their height."""
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("memory.py"), folder, str(max_pixels)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def chunk(name, payload):
+    checksum = struct.pack(">I", zlib.crc32(name + payload))
+    return struct.pack(">I", len(payload)) + name + payload + checksum
+
+
+def tiff(data, *, bits, compression, counted=None, **tags):
+    """Return a TIFF of one strip or tile of 11 x 9 RGB pixels, as its directory says."""
+    wanted = {
+        256: 11, 257: 9, 258: (bits,) * 3, 259: compression, 262: 2, 277: 3, 339: (1,) * 3,
+        278: 9, 273: 8, 279: counted or len(data),
+    } | {int(tag[1:]): value for tag, value in tags.items()}  # fmt: skip
+    data += b"\0" * (len(data) % 2)
+    end = 8 + len(data) + 2 + 12 * len(wanted) + 4
+    entries = after = b""
+    for tag, value in sorted(wanted.items()):
+        values = value if isinstance(value, tuple) else (value,)
+        packed = struct.pack(f"<{len(values)}I", *values)
+        if len(values) > 1:
+            packed, after = struct.pack("<I", end + len(after)), after + packed
+        entries += struct.pack("<HHI", tag, 4, len(values)) + packed
+    directory = struct.pack("<H", len(wanted)) + entries + bytes(4) + after
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory
+
+
+def bombs(files):
+    """Return small files that hold, or ask for, far more than their pixels need."""
+    much = bytes(32 * 2**20)
+    packed = zlib.compress(much, 1)
+    made = {}
+    for name in ("PNG", "PNG 16"):
+        start, rest = files[name][:33], files[name][33:]
+        for kind, payload in {
+            "iCCP": b"x\0\0",
+            "zTXt": b"Raw profile type exif\0\0",
+            "iTXt": b"XML:com.adobe.xmp\0\1\0\0\0",
+        }.items():
+            made[f"{name} {kind}"] = start + chunk(kind.encode(), payload + packed) + rest
+        made[f"{name} IDAT"] = start + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    for bits in (8, 16):
+        one = bytes(11 * 9 * 3 * bits // 8)
+        options = {
+            "deflate": {"data": packed, "compression": 8},
+            "lzma": {"data": lzma.compress(much, preset=0), "compression": 34925},
+            "zstd": {"data": imagecodecs.zstd_encode(much, 1), "compression": 50000},
+            "lzw": {"data": imagecodecs.lzw_encode(much), "compression": 5},
+            "packbits": {"data": b"\x81\0" * (len(much) // 128), "compression": 32773},
+            "long strip": {"data": one, "compression": 1, "counted": 2**32 - 1},
+            "long packed strip": {"data": zlib.compress(one), "compression": 8, "counted": 2**31},
+            "rows": {"data": packed, "compression": 8, "t278": 2**31},
+            "samples": {"data": packed, "compression": 8, "t277": 2**16 - 1},
+            "tile": {"data": packed, "compression": 8, "t322": 9984, "t323": 9984},
+        }
+        made |= {f"TIFF {bits} {name}": tiff(bits=bits, **given) for name, given in options.items()}
+    made["BMP palette"] = files["BMP"][:46] + struct.pack("<I", 2**31 - 1) + files["BMP"][50:]
+    made["JPEG segment"] = files["JPEG"][:2] + b"\xff\xe2\xff\xff" + files["JPEG"][2:]
+    made["WEBP chunk"] = (
+        files["WEBP"][:30] + b"ICCP" + struct.pack("<I", 2**31) + files["WEBP"][30:]
+    )
+    made["AVIF box"] = files["AVIF"] + struct.pack(">I4sQ", 1, b"meta", 2**40)
+    return made
+
+
+class TestMemory:
+    @on_linux
+    def test_bombs(self, files, tmp_path):
+        for kind in FORMATS:
+            (tmp_path / f"small-{kind}").write_bytes(files[kind])
+        made = bombs(files)
+        for name, data in made.items():
+            (tmp_path / name).write_bytes(data)
+        found = costs(tmp_path, 100_000)
+        assert found.keys() == made.keys()
+        heavy = {name: cost for name, cost in found.items() if cost[2] > 16}
+        assert heavy == {}
+
+    @on_linux
+    def test_flipped_bits(self, files, tmp_path):
+        chance = random.Random(0)  # noqa: S311
+        for kind, whole in files.items():
+            (tmp_path / f"small-{kind}").write_bytes(whole)
+            for number in range(25):
+                broken = bytearray(whole)
+                for _ in range(chance.randint(1, 4)):
+                    last = min(200, len(broken)) if chance.random() < 0.5 else len(broken)
+                    place = chance.randrange(8 * last)
+                    broken[place // 8] ^= 1 << place % 8
+                (tmp_path / f"{kind} {number}").write_bytes(broken)
+        found = costs(tmp_path, 100_000)
+        assert len(found) == 25 * len(files)
+        assert {name: cost for name, cost in found.items() if cost[2] > 16} == {}
+
+    @on_linux
+    def test_what_is_measured(self, tmp_path):
+        Image.new("RGB", (4000, 2000)).save(tmp_path / "large.png")
+        ((_, _, megabytes),) = costs(tmp_path, 8_000_000).values()
+        assert 24 <= megabytes < 200
+
+
 class TestLimits:
-    def test_a_huge_claim_costs_neither_time_nor_memory(self, files, tmp_path):
-        pytest.importorskip("resource")
+    @on_linux
+    @pytest.mark.parametrize(("side", "limit"), [(SIDE, MAX_PIXELS), (12_000, 100_000_000)])
+    def test_a_huge_claim_costs_neither_time_nor_memory(self, files, tmp_path, side, limit):
         kinds = [*FORMATS, "TIFF 16 lzw", "PNG 16"]
         for kind in kinds:
             (tmp_path / f"small-{kind}").write_bytes(files[kind])
-            (tmp_path / f"huge-{kind}").write_bytes(claiming(kind.split()[0], files[kind]))
-        done = subprocess.run(
-            [sys.executable, "-c", MEASURE, str(tmp_path)],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=True,
-        )
-        found = json.loads(done.stdout)
+            changed = claiming(kind.split()[0], files[kind], side)
+            (tmp_path / f"huge-{kind}").write_bytes(changed)
+        found = costs(tmp_path, limit)
         assert len(found) == len(kinds)
         for name, (said, seconds, megabytes) in found.items():
             assert "too many pixels" in said or name in ("huge-AVIF", "huge-HEIF"), said
+            assert said
             assert seconds < 0.1, name
             assert megabytes < 50, name
 
