@@ -14,6 +14,7 @@ from torch import Tensor
 from enhancekit.errors import DataError
 
 __all__ = [
+    "LEVELS",
     "Darkening",
     "Degradation",
     "draw_camera_noise",
@@ -41,6 +42,10 @@ SIGMA = (0.0, 50.0)
 """Range of Gaussian noise's standard deviation, uniform, in units of 1/255."""
 PEAK = (8.0, 255.0)
 """Range of the photons a white pixel gathers under Poisson noise, log-uniform."""
+
+LEVELS = {"gaussian": (0.01, 255.0), "poisson": (0.1, 1e6)}
+"""Levels that may be asked for. Beyond them nothing is left of the picture, or of the noise, and
+32 bits don't hold the numbers."""
 
 Degradation = Callable[[Tensor, torch.Generator, bool], Tensor]
 """Maps a clean crop (3, H, W) to the input it might have come from; the last argument is false for
@@ -162,7 +167,7 @@ def draw_degradation(kind: str, draw: torch.Generator, level: float | None = Non
         Of the parameters.
     level : float, optional
         Standard deviation of Gaussian noise in units of 1/255, or the peak of Poisson noise,
-        instead of one drawn.
+        instead of one drawn; see `LEVELS`.
 
     Raises
     ------
@@ -175,10 +180,14 @@ def draw_degradation(kind: str, draw: torch.Generator, level: float | None = Non
     >>> draw_degradation("bicubic-x2", draw)(torch.zeros(3, 8, 8), draw, True).shape
     torch.Size([3, 4, 4])
     """
-    if level is not None and (kind not in ("gaussian", "poisson") or not 0 < level < math.inf):
-        raise DataError(
-            f"{kind}:{level:g} is no degradation; only gaussian and poisson take a level, above 0"
-        )
+    if level is not None:
+        low, high = LEVELS.get(kind, (1.0, 0.0))
+        if not low <= level <= high:
+            ranges = " and ".join(f"{least:g} to {most:g}" for least, most in LEVELS.values())
+            raise DataError(
+                f"{kind}:{level:g} is no degradation; only {' and '.join(LEVELS)} take a level, "
+                f"of {ranges}"
+            )
     if kind == "dark":
         return draw_darkening(draw)
     if kind == "camera":

@@ -238,6 +238,7 @@ class TestReadSample:
             ("gaussian:loud", "'gaussian:loud': the level 'loud' is no number"),
             ("gaussian:", "the level '' is no number"),
             ("gaussian:0", "gaussian:0 is no degradation"),
+            ("gaussian:1e300", "gaussian:1e+300 is no degradation"),
             ("gaussian:nan", "gaussian:nan is no degradation"),
             ("camera:3", "only gaussian and poisson take a level"),
             ("bicubic-x2:2", "only gaussian and poisson take a level"),
