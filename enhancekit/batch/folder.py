@@ -161,6 +161,9 @@ def enhance_folder(
     if frames not in ("first", "all"):
         raise OptionError(f"frames is first or all, not {frames!r}")
     folder, root = _folders(Path(folder), Path(output))
+    if ray is not None:
+        need_ray()
+        folder = folder.absolute()  # for processes that stand elsewhere
     names = find_inputs(folder, recursive=recursive, include=include, skip=root)
     if not names:
         raise FolderError(
@@ -198,9 +201,6 @@ def enhance_folder(
             ray, plan.pinned(loaded), settings, run.staging, jobs=jobs, time_limit=time_limit
         )
 
-    if ray is not None:
-        need_ray()
-        folder = folder.absolute()
     run = _Run(
         folder=folder,
         root=root,
