@@ -874,7 +874,7 @@ class TestEvaluate:
         [
             (["--make", "snow"], ["'snow'", "camera, gaussian"]),
             (["--make", "gaussian:much"], ["'gaussian:much'", "no number"]),
-            (["--make", "gaussian:-5"], ["gaussian:-5", "above 0"]),
+            (["--make", "gaussian:-5"], ["gaussian:-5", "0.01 to 255"]),
             (["--make", "camera:5"], ["camera:5", "only gaussian and poisson"]),
             (["--make", "camera", "--scene", "(x)"], ["--scene", "--make"]),
         ],

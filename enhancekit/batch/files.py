@@ -9,7 +9,7 @@ from pathlib import Path
 
 from enhancekit.batch.crew import Crew
 from enhancekit.batch.work import Job, Plan, said_of
-from enhancekit.errors import EnhanceKitError, OptionError
+from enhancekit.errors import EnhanceKitError, ImageError, OptionError
 from enhancekit.inference.enhancer import Enhancer
 
 __all__ = ["enhance_files"]
@@ -86,6 +86,8 @@ def _made(plan: Plan, loaded: Enhancer, job: Job, time_limit: float | None) -> B
                 if error is not None:
                     return error
             job.staged.replace(job.target)
-    except (EnhanceKitError, OSError) as error:
+    except EnhanceKitError as error:
         return error
+    except OSError as error:
+        return ImageError(f"{job.target} cannot be written: {error.strerror or error}")
     return None
