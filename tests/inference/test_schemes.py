@@ -98,7 +98,9 @@ class TestOfAPlugin:
             enhancekit.load("times:0.5").save(tmp_path / "a.safetensors")
 
     def test_unknown(self):
-        said = r"no scheme is called 'timse', only .*onnx.*times, and no enhancer is called 'timse:1'"
+        said = (
+            r"no scheme is called 'timse', only .*onnx.*times, and no enhancer is called 'timse:1'"
+        )
         with pytest.raises(UnknownNameError, match=said):
             enhancekit.load("timse:1")
 
