@@ -86,11 +86,9 @@ class Opened:
 
     def srgb(self, pixels: Tensor) -> Tensor:
         """Make sRGB, (N, 3, h, w), of colours in [0, 1]."""
-        if self.profile is None:
-            return pixels.expand(-1, 3, -1, -1).contiguous()
-        if self.profile.space == "rgb":
-            pixels = pixels.expand(-1, 3, -1, -1)
-        return _to_srgb(pixels, self.profile).contiguous()
+        if self.profile is None or self.profile.space == "rgb":
+            pixels = pixels if pixels.shape[1] == 3 else pixels.repeat(1, 3, 1, 1)
+        return pixels if self.profile is None else _to_srgb(pixels, self.profile)
 
 
 class Canvas:
@@ -219,7 +217,7 @@ def _open_pil(image: Image.Image) -> Opened:
         left, right, _ = columns.indices(image.width)
         whole = (left, top, right, bottom) == (0, 0, *image.size)
         cut = image if whole else image.crop((left, top, right, bottom))
-        return _planes(np.array(cut))
+        return _planes(np.asarray(cut))
 
     def wrap(pixels: Pixels) -> Image.Image:
         result = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

@@ -61,19 +61,37 @@ def test_a_curve_is_carried_over_with_its_edges(small):
     assert psnr(result, exact) > psnr(enlarged, exact) + 15
 
 
+@pytest.mark.parametrize("change", [lambda p: p, lambda p: p * 0.5, lambda p: 1 - p])
+def test_what_brightens_nothing_is_carried_over_too(small, change):
+    x = scene(200, 240)
+    assert psnr(run_fast(change, x), change(x)) > 40
+
+
+@pytest.mark.parametrize("factor", [2, 3, 8])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_shrinking_and_enlarging_keep_their_places(factor, memory_format):
+    x = torch.rand(2, 3, 5 * factor, 7 * factor).contiguous(memory_format=memory_format)
+    small = F.avg_pool2d(x, factor)
+    torch.testing.assert_close(fast._averaged(x, factor), small, rtol=0, atol=1e-6)
+    wanted = F.interpolate(small, scale_factor=float(factor), mode="bilinear")
+    parts = [fast._enlarged(small, top, bottom, factor) for top, bottom in ((0, 2), (2, 3), (3, 5))]
+    placed = torch.cat([p[:, :, : n * factor] for p, n in zip(parts, (2, 1, 2), strict=True)], 2)
+    torch.testing.assert_close(placed, wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(9, 11), (8, 11), (9, 12), (2, 3), (1, 9), (9, 1)], ids=str)
+def test_what_is_left_at_the_ends_is_averaged_for_itself(size):
+    x = torch.rand(1, 3, *size)
+    wanted = F.avg_pool2d(F.pad(x, (0, -size[1] % 4, 0, -size[0] % 4)), 4)
+    wanted /= F.avg_pool2d(F.pad(torch.ones_like(x), (0, -size[1] % 4, 0, -size[0] % 4)), 4)
+    torch.testing.assert_close(fast._averaged(x, 4), wanted, rtol=0, atol=1e-6)
+
+
 def test_strips_do_not_show(small, monkeypatch):
     x = scene(201, 243)
     whole = run_fast(lambda p: p**0.5, x)
     monkeypatch.setattr(fast, "STRIP", 243 * 7)
     torch.testing.assert_close(run_fast(lambda p: p**0.5, x), whole, rtol=0, atol=1e-6)
-
-
-def test_coefficients_are_placed_as_bilinear_interpolation_places_them():
-    above, below, share = fast._between(7, 21, 3, torch.device("cpu"))
-    column = torch.rand(7)
-    placed = torch.lerp(column[above], column[below], share)
-    wanted = F.interpolate(column[None, None], size=21, mode="linear")[0, 0]
-    torch.testing.assert_close(placed, wanted, rtol=0, atol=1e-6)
 
 
 def test_each_picture_of_a_batch_for_itself(small):

@@ -1,0 +1,107 @@
+"""`enhance` beside the plain network, with pictures of all sizes, and in fast mode.
+
+Run by ``make benchmark``, or in part on a quiet machine:
+
+    pytest tests/benchmarks/test_inference_speed.py --benchmark-only -k plain
+
+The largest sizes take minutes and, for the plain network, 12 GB of memory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import enhancekit
+from enhancekit.inference import fast
+from enhancekit.inference.engines import ENGINES
+from enhancekit.testing.benchmarks import Measure
+
+NETWORKS = ("mfnn", "mfnn-lite")
+PHOTOS = Path("../shared/data/dark-photos")
+
+
+def measure(benchmark, name: str, size: str, rounds: int) -> Measure:
+    made = Measure(benchmark, size, rounds)
+    benchmark.group = f"{name}, {size}"
+    return made
+
+
+@pytest.mark.parametrize("size", ["400x600", "12MP"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_plain(benchmark, monkeypatch, name: str, size: str) -> None:
+    """The network as trained: fp32, contiguous, layer by layer, the whole picture at once."""
+    folding = pytest.importorskip("enhancekit_mfnn.folding")
+    monkeypatch.setattr(folding, "PAYS", float("inf"))
+    module = enhancekit.load(name, device="cpu", precision="fp32").module
+    module.to(memory_format=torch.contiguous_format)
+    timed = measure(benchmark, name, size, 5 if size == "400x600" else 1)
+    x = timed.tensor
+    with torch.inference_mode():
+        done = timed(lambda: module(x, module.context(x)))
+    assert done.shape == x.shape
+
+
+@pytest.mark.parametrize("size", ["400x600", "12MP"])
+@pytest.mark.parametrize("engine", ["torch", *ENGINES])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_enhance(benchmark, name: str, engine: str, size: str) -> None:
+    """The whole pipeline on a PIL image, in the precision it chooses."""
+    for package in () if engine == "torch" else (engine, "onnx", "onnxscript"):
+        pytest.importorskip(package)
+    enhancer = enhancekit.load(name, device="cpu", engine=engine)
+    timed = measure(benchmark, name, size, 5 if size == "400x600" else 2)
+    picture = timed.picture
+    assert timed(lambda: enhancer.enhance(picture)).size == picture.size
+
+
+@pytest.mark.parametrize("size", ["0.1MP", "1MP", "12MP", "100MP"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_growth(benchmark, name: str, size: str) -> None:
+    """Time for each megapixel, and memory beside the picture and its result."""
+    enhancer = enhancekit.load(name, device="cpu")
+    timed = measure(benchmark, name, size, {"0.1MP": 9, "1MP": 5, "12MP": 2, "100MP": 1}[size])
+    picture = np.asarray(timed.picture)
+    result = timed(lambda: enhancer.enhance(picture))
+    info = benchmark.extra_info
+    info["peak_mib_beside_the_result"] = info["peak_mib"] - result.nbytes / 2**20
+    assert result.shape == picture.shape
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fast(benchmark, name: str, mode: str) -> None:
+    """Fast mode at 12 megapixels; `test_jpeg` of the speed suite is what to compare it with."""
+    enhancer = enhancekit.load(name, device="cpu")
+    timed = measure(benchmark, name, "12MP", 3)
+    picture = timed.picture
+    assert timed(lambda: enhancer.enhance(picture, mode=mode)).size == picture.size
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="no photographs here")
+@pytest.mark.parametrize("factor", [1, 2, 4, 6])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fast_quality(benchmark, monkeypatch, name: str, factor: int) -> None:
+    """PSNR of fast mode against the exact, each photo enhanced at 1/factor of its side.
+
+    At 1 the mode decides itself, which for photos as small as these means exactly.
+    """
+    enhancer = enhancekit.load(name, device="cpu")
+    found = {}
+    benchmark.pedantic(lambda: None)
+    benchmark.group = f"fidelity of fast mode, {name}"
+    for path in sorted(PHOTOS.iterdir()):
+        with Image.open(path) as opened:
+            photo = np.asarray(opened.convert("RGB"))
+        if factor > 1:
+            monkeypatch.setattr(fast, "FAST_PIXELS", photo.size / 3 / factor**2)
+        exact, quick = (enhancer.enhance(photo, mode=m).astype(float) for m in ("exact", "fast"))
+        error = np.mean((exact - quick) ** 2) / 255**2
+        found[path.name] = round(float(-10 * np.log10(error + 1e-10)), 1)
+    benchmark.extra_info |= {"psnr": found, "least": min(found.values())}
+    print(f"{name} at 1/{factor}: mean {np.mean(list(found.values())):.1f}, {found}")
+    assert min(found.values()) > 20
