@@ -40,7 +40,7 @@ FLOORS = {
     "hub": 5,
     "training": 5,
     "video": 5,
-    "web": 5,
+    "serve": 6,
     "testing": 6,
     "cli": 7,
     "__main__": 8,

@@ -23,6 +23,7 @@ from enhancekit.cli import (
     listing,
     new_plugin,
     plugins,
+    serve,
     train,
     video,
 )
@@ -48,6 +49,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("bench")(bench.bench)
 app.command("export")(export.export)
+app.command("serve")(serve.serve)
 app.add_typer(data.app, name="data")
 
 

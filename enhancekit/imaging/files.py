@@ -45,6 +45,7 @@ __all__ = [
     "check_output",
     "decode",
     "decode_frames",
+    "encode",
     "read_rgb8",
     "write",
 ]
@@ -529,7 +530,51 @@ def write(
     """
     path = Path(path)
     check_output(path, encoding)
+    save = _saver(picture, path, encoding)
+    with _refusing(path), replacing(path) as file:
+        save(file)
+
+
+def encode(
+    picture: Picture | Frames[Picture], name: Path, encoding: Encoding = _DEFAULT
+) -> bytes:
+    r"""Return the bytes of the file that `write` would have written.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image, DeepPicture or Frames
+        What to encode.
+    name : Path
+        What errors and warnings call the result; its suffix decides the format, unless `encoding`
+        does.
+    encoding : Encoding
+        As for `write`.
+
+    Raises
+    ------
+    ImageError
+        If the format cannot hold the picture.
+    OptionError
+        If the format has no such option.
+
+    Examples
+    --------
+    >>> encode(Image.new("L", (2, 1)), Path("result.png"))[:4]
+    b'\x89PNG'
+    """
+    save = _saver(picture, name, encoding)
+    buffer = io.BytesIO()
+    with _refusing(name):
+        save(buffer)
+    return buffer.getvalue()
+
+
+def _saver(
+    picture: Picture | Frames[Picture], path: Path, encoding: Encoding
+) -> Callable[[BinaryIO], None]:
+    """Check that the format holds the picture, say what gets lost, and return what encodes it."""
     kind = encoding.kind(path)
+    options = encoding.options(kind)
     frames = picture if isinstance(picture, Frames) else Frames((picture,))
     _check_several(frames, path, encoding)
     carried = [_carried(one, kind, encoding) for one in frames.pictures]
@@ -541,17 +586,24 @@ def write(
                 f"{path}: {kind.name} has no place for {', '.join(sorted(lost))}, which are left "
                 "out",
                 ImageWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
+
+    def save(file: BinaryIO) -> None:
+        if kind.name == "TIFF":
+            save_pages(frames, file, carried)
+        else:
+            _encode(frames, file, kind, options | carried[0])
+
+    return save
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Turn what codecs raise, OSError, ValueError, SyntaxError, struct.error ..., into one kind."""
     try:
-        with replacing(path) as file:
-            if kind.name == "TIFF":
-                save_pages(frames, file, carried)
-            else:
-                _encode(frames, file, kind, encoding.options(kind) | carried[0])
-    except ImageError as error:
-        raise ImageError(f"{path} cannot be written: {error}") from error
-    except Exception as error:  # codecs raise OSError, ValueError, SyntaxError, struct.error ...
+        yield
+    except Exception as error:
         raise ImageError(f"{path} cannot be written: {error}") from error
 
 

@@ -1,0 +1,258 @@
+"""From the bytes of a picture to the bytes of a better one, for many requests at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from enhancekit.errors import EnhanceKitError, OptionError
+from enhancekit.imaging.files import Picture, check_fits, decode, encode
+from enhancekit.imaging.formats import Encoding, Format
+from enhancekit.inference.device import choose_device
+from enhancekit.inference.enhancer import Enhancer
+from enhancekit.inference.loading import load
+from enhancekit.plugins import host
+from enhancekit.registry import Entry
+from enhancekit.serve.asked import MEDIA_TYPES, Asked, acceptable
+from enhancekit.serve.computer import Computer
+from enhancekit.serve.pool import Job, Pool
+from enhancekit.serve.problems import ProblemError
+from enhancekit.serve.settings import Settings
+from enhancekit.serve.warned import collected
+from enhancekit.specs import EnhancerSpec
+
+__all__ = ["Done", "Service"]
+
+THREADS = 3
+"""Pictures worked on at once: one is computed while others are read and written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An enhanced picture, encoded."""
+
+    body: bytes
+    media_type: str
+    enhancer: str
+    """Its qualified name."""
+    size: tuple[int, int]
+    """Width and height."""
+    seconds: Mapping[str, float]
+    """By stage: ``decode``, ``wait``, ``compute``, ``encode``."""
+    warnings: tuple[str, ...]
+    """What got lost, in words."""
+
+
+class _Stages(threading.local):
+    """How long each stage of the request took that this thread is working on."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.job: Job[Any] | None = None
+
+
+class Service:
+    """Enhances the bytes of pictures, with one instance of each enhancer.
+
+    Parameters
+    ----------
+    settings : Settings
+        What is offered, and how much is taken on.
+
+    Raises
+    ------
+    EnhanceKitError
+        If an enhancer that shall be offered, or the device, does not exist.
+
+    Examples
+    --------
+    >>> import io
+    >>> from PIL import Image
+    >>> buffer = io.BytesIO()
+    >>> Image.new("L", (4, 3), 64).save(buffer, "PNG")
+    >>> service = Service(Settings(enhancers=("gamma",)))
+    >>> service.submit(buffer.getvalue(), Asked(), "image/webp, */*;q=0.1").future.result().size
+    (4, 3)
+    >>> service.close()
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        choose_device(settings.device)
+        self.entries = list(_offered(settings.enhancers))
+        self.default = self._default()
+        self.computer = Computer()
+        self.pool = Pool(THREADS, settings.queue)
+        self._models: dict[str, Enhancer] = {}
+        self._loading = threading.Lock()
+        self._stages = _Stages()
+
+    def submit(self, body: bytes, asked: Asked, accept: str) -> Job[Done]:
+        """Put a picture in the queue.
+
+        Raises
+        ------
+        BusyError
+            If it is full.
+        OptionError
+            If the enhancer is not offered.
+        """
+        entry = self.find(asked.enhancer)
+        return self.pool.submit(lambda job: self._enhance(job, body, asked, accept, entry))
+
+    def find(self, name: str | None) -> Entry[EnhancerSpec]:
+        """Return what is offered by a name; ``None`` asks for the default.
+
+        Raises
+        ------
+        OptionError
+            If nothing is.
+        """
+        offered = ", ".join(e.qualified_name for e in self.entries)
+        if name is None:
+            if self.default is None:
+                raise OptionError(f"name an enhancer; this server offers {offered}")
+            return self.default
+        entry = host().enhancers.get(name)
+        if entry not in self.entries:
+            raise OptionError(f"this server does not offer {entry.qualified_name}; it has {offered}")
+        return entry
+
+    def warm_up(self) -> None:
+        """Load the default enhancer and use it once, so that the first request need not wait."""
+        if self.default is not None:
+            self._model(self.default).run(torch.zeros(1, 3, 64, 64))
+
+    def close(self) -> None:
+        """Let the threads end after what is waiting."""
+        self.pool.close()
+        self.computer.close()
+
+    def _default(self) -> Entry[EnhancerSpec] | None:
+        if self.settings.enhancers:
+            return self.entries[0]
+        chosen = [e for e in self.entries if e.spec.default]
+        return chosen[0] if len(chosen) == 1 else None
+
+    def _enhance(
+        self, job: Job[Done], body: bytes, asked: Asked, accept: str, entry: Entry[EnhancerSpec]
+    ) -> Done:
+        seconds: dict[str, float] = {}
+        self._stages.job, self._stages.seconds = job, seconds
+        scale = entry.spec.scale
+        with collected() as warned:
+            model = self._model(entry)
+            with _timed(seconds, "decode"):
+                opened = decode(body, max_pixels=max(1, self.settings.max_pixels // scale**2))
+            kind = _chosen(opened, accept, asked.encoding, scale)
+            name = _name(kind)
+            job.check()
+            begun = time.perf_counter()
+            result: Any = model.enhance(
+                opened, strength=asked.strength, mode=asked.mode, **asked.controls
+            )
+            spent = time.perf_counter() - begun
+            # turning pixels to floats and back belongs to computing, waiting for a turn does not
+            seconds["compute"] = spent - seconds.setdefault("wait", 0.0)
+            job.check()
+            with _timed(seconds, "encode"):
+                encoded = encode(result, name, asked.encoding)
+        return Done(
+            encoded,
+            MEDIA_TYPES[kind.name],
+            entry.qualified_name,
+            result.size,
+            seconds,
+            tuple(warned),
+        )
+
+    def _model(self, entry: Entry[EnhancerSpec]) -> Enhancer:
+        """Return the one instance of an enhancer, computing in the one thread for that."""
+        name = entry.qualified_name
+        if name not in self._models:
+            with self._loading:
+                if name not in self._models:
+                    self._models[name] = self._loaded(entry)
+        return self._models[name]
+
+    def _loaded(self, entry: Entry[EnhancerSpec]) -> Enhancer:
+        loaded = load(
+            entry.qualified_name,
+            device=self.settings.device,
+            precision=self.settings.precision,
+            tile=self.settings.tile,
+        )
+
+        def run(pictures: Tensor, _dtype: torch.dtype, controls: Mapping[str, float]) -> Tensor:
+            job, seconds = self._stages.job, self._stages.seconds
+            begun = time.perf_counter()
+
+            def wanted() -> bool:
+                seconds["wait"] = time.perf_counter() - begun
+                return job is None or not job.given_up
+
+            result = self.computer.run(loaded, pictures, controls, wanted)
+            if job is not None:
+                job.check()
+            return result
+
+        return Enhancer(
+            entry,
+            run,
+            card=loaded.card,
+            module=loaded.module,
+            device=loaded.device,
+            precision=loaded.precision,
+            precision_reason=loaded.precision_reason,
+            engine=loaded.engine,
+        )
+
+
+def _offered(names: tuple[str, ...]) -> Iterator[Entry[EnhancerSpec]]:
+    """Yield what is named, or else everything that can be used as it is installed."""
+    if names:
+        yield from (host().enhancers.get(name) for name in dict.fromkeys(names))
+        return
+    for entry in host().enhancers.list():
+        if entry.spec.target or entry.spec.weights:
+            yield entry
+
+
+def _chosen(opened: Picture, accept: str, encoding: Encoding, scale: int) -> Format:
+    """Return the best accepted format that can hold the result."""
+    kinds = acceptable(accept, opened.format or "")
+    if not kinds:
+        raise ProblemError(
+            406, f"none of {accept!r} is written; written are {', '.join(MEDIA_TYPES.values())}"
+        )
+    refused: EnhanceKitError | None = None
+    for kind in kinds:
+        try:
+            encoding.options(kind)
+            check_fits(opened, _name(kind), encoding, scale=scale)
+        except EnhanceKitError as error:
+            refused = refused or error
+        else:
+            return kind
+    assert refused is not None  # noqa: S101  there was at least one kind
+    raise refused
+
+
+def _name(kind: Format) -> Path:
+    """Return what errors call the result."""
+    return Path(f"the result{kind.suffixes[0]}")
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    begun = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - begun
