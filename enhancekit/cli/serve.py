@@ -28,9 +28,7 @@ def serve(  # noqa: PLR0917
             help="Offer only this one, the default first; may be repeated. All if not given.",
         ),
     ] = None,
-    max_bytes: Annotated[
-        int, typer.Option(help="Larger uploads are refused.", min=1)
-    ] = 64 * 2**20,
+    max_bytes: Annotated[int, typer.Option(help="Larger uploads are refused.", min=1)] = 64_000_000,
     max_pixels: Annotated[
         int, typer.Option(help="Larger pictures are refused, undecoded.", min=1)
     ] = 50_000_000,

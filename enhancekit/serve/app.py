@@ -22,7 +22,7 @@ from enhancekit.serve.asked import FORMATS, MEDIA_TYPES, Asked, read_query
 from enhancekit.serve.guard import Guard
 from enhancekit.serve.metrics import CONTENT_TYPE, Metrics
 from enhancekit.serve.openapi import description
-from enhancekit.serve.pool import BusyError, GivenUpError
+from enhancekit.serve.pool import GivenUpError
 from enhancekit.serve.problems import ProblemError, problem_of, response_of
 from enhancekit.serve.service import Done, Service
 from enhancekit.serve.settings import Settings
@@ -119,8 +119,7 @@ class _Server:
         try:
             asked = read_query(request.query_params.multi_items())
             self.service.find(asked.enhancer)
-            if len(self.service.pool) >= self.service.pool.most:
-                raise BusyError  # before the picture is uploaded for nothing
+            self.service.pool.check_room()  # before the picture is uploaded for nothing
             with self.uploads.holding() as body:
                 data = await self.uploads.read(request, body)
                 done = await self._enhanced(request, data, asked)
@@ -130,7 +129,7 @@ class _Server:
         except Exception as error:
             problem = problem_of(error)
             if problem.status >= 500 and not isinstance(error, ProblemError):
-                logger.error("a request failed", exc_info=error)
+                logger.exception("a request failed")
             return response_of(problem)
         headers = {
             "Enhancekit-Enhancer": done.enhancer,
@@ -167,7 +166,8 @@ class _Server:
                 future.cancel()
         if begun:
             raise ProblemError(
-                504, f"the picture was not done after {self.settings.timeout:g} s; try a smaller one"
+                504,
+                f"the picture was not done after {self.settings.timeout:g} s; try a smaller one",
             )
         raise ProblemError(
             503,

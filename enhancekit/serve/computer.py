@@ -133,21 +133,21 @@ class Computer:
                 waiting.append(call)
             else:
                 call.future.set_result(call.pictures)
-        if len(waiting) > 1:
-            first = waiting[0]
-            try:
-                together = first.enhancer.run(
-                    torch.cat([c.pictures for c in waiting]), **first.controls
-                )
-            except Exception:  # noqa: BLE001 whose fault it is shows when each is computed alone
-                pass
-            else:
-                self.batches += 1
-                for call, result in zip(waiting, together.split(1), strict=True):
-                    call.future.set_result(result)
-                return
+        if len(waiting) > 1 and self._compute_together(waiting):
+            return
         for call in waiting:
             try:
                 call.future.set_result(call.enhancer.run(call.pictures, **call.controls))
             except BaseException as error:  # noqa: BLE001 it is handed over, whatever it is
                 call.future.set_exception(error)
+
+    def _compute_together(self, calls: list[_Call]) -> bool:
+        first = calls[0]
+        try:
+            done = first.enhancer.run(torch.cat([c.pictures for c in calls]), **first.controls)
+        except Exception:  # noqa: BLE001 whose fault it is shows when each is computed alone
+            return False
+        self.batches += 1
+        for call, result in zip(calls, done.split(1), strict=True):
+            call.future.set_result(result)
+        return True

@@ -48,7 +48,7 @@ def description(entries: Sequence[Entry[EnhancerSpec]], settings: Settings) -> d
     ['/healthz', '/metrics', '/openapi.json', '/v1/enhance', '/v1/enhancers']
     """
     picture = {t: {"schema": {"type": "string", "format": "binary"}} for t in MEDIA_TYPES.values()}
-    secured = [] if settings.token is None else [{"token": []}]
+    secured: list[dict[str, list[str]]] = [] if settings.token is None else [{"token": []}]
     return {
         "openapi": "3.1.0",
         "info": {

@@ -76,7 +76,7 @@ class Pool:
     """
 
     def __init__(self, threads: int, most: int) -> None:
-        self.most = most
+        self._most = most
         self._held = 0
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[Job[object] | None] = queue.SimpleQueue()
@@ -89,6 +89,17 @@ class Pool:
         """Count the jobs in hand or waiting."""
         return self._held
 
+    def check_room(self) -> None:
+        """Refuse now what would be refused anyway.
+
+        Raises
+        ------
+        BusyError
+            If the queue is full.
+        """
+        if self._held >= self._most:
+            raise BusyError
+
     def submit(self, work: Callable[[Job[Value]], Value]) -> Job[Value]:
         """Put a job in the queue.
 
@@ -98,8 +109,7 @@ class Pool:
             If it is full.
         """
         with self._lock:
-            if self._held >= self.most:
-                raise BusyError
+            self.check_room()
             self._held += 1
         job = Job(work)
         self._jobs.put(job)  # type: ignore[arg-type]

@@ -123,7 +123,9 @@ class Service:
             return self.default
         entry = host().enhancers.get(name)
         if entry not in self.entries:
-            raise OptionError(f"this server does not offer {entry.qualified_name}; it has {offered}")
+            raise OptionError(
+                f"this server does not offer {entry.qualified_name}; it has {offered}"
+            )
         return entry
 
     def warm_up(self) -> None:

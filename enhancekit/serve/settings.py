@@ -31,7 +31,7 @@ class Settings:
     """As for `enhancekit.load`, and so are `precision` and `tile`."""
     precision: str = "auto"
     tile: str | int | None = "auto"
-    max_bytes: int = 64 * 2**20
+    max_bytes: int = 64_000_000
     """Larger uploads are cut off while they come in."""
     max_pixels: int = 50_000_000
     """Larger pictures, and ones whose results would be, are refused by their headers."""

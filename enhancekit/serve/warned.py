@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any
 
 from enhancekit.errors import ImageWarning
 
@@ -26,21 +26,14 @@ def heard() -> Iterator[None]:
         warnings.simplefilter("always", ImageWarning)
         elsewhere = warnings.showwarning
 
-        def show(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
-        ) -> None:
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
             found = getattr(_own, "found", None)
             if found is None or not issubclass(category, ImageWarning):
-                elsewhere(message, category, filename, lineno, file, line)
+                elsewhere(message, category, *where)
             else:
                 found.append(str(message))
 
-        warnings.showwarning = show
+        warnings.showwarning = show  # type: ignore[assignment]
         yield
 
 
@@ -55,7 +48,8 @@ def collected() -> Iterator[list[str]]:
     >>> found
     ['only the first frame is read']
     """
-    _own.found = found = []
+    found: list[str] = []
+    _own.found = found
     try:
         yield found
     finally:

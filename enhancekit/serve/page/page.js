@@ -18,6 +18,8 @@ const bytes = (n) => (n < 1e6 ? `${Math.max(1, Math.round(n / 1e3))} kB` : `${(n
 const short = (name) => name.split(":").pop();
 const tasks = { "low-light": "Dark photos", denoise: "Noise", "super-resolution": "Larger", tone: "Tone" };
 
+const format = (type) => ({ "image/heic": "HEIC", "image/webp": "WebP" })[type] || (type.startsWith("image/") ? type.slice(6).toUpperCase() : "");
+
 function plainly(text) {
   const said = text.replace(/^the \d+ bytes given: /, "").replace(/(, |; )allow more with .*$/, "");
   return said.charAt(0).toUpperCase() + said.slice(1) + (/[.!?]$/.test(said) ? "" : ".");
@@ -145,7 +147,7 @@ function fillEnhancers() {
 function describe() {
   const enhancer = chosen();
   const larger = enhancer.scale > 1;
-  $("summary").textContent = enhancer.summary;
+  $("summary").textContent = enhancer.summary.replace(/\s*\([^()]*\)$/, "");
   $("strength").disabled = larger;
   $("strength-hint").textContent = larger ? `It makes the photo ${enhancer.scale} times as large, so there is nothing to mix with.` : "";
   $("controls").replaceChildren(...Object.entries(enhancer.controls).map(([name, limits]) => control(name, limits)));
@@ -327,7 +329,7 @@ async function rework() {
     if (scale !== place.ratio) sized(scale);
     if (view.classList.contains("first")) reveal();
     status(`Enhanced by ${enhancer} in ${((performance.now() - begun) / 1000).toFixed(1)} s`);
-    $("download").textContent = `Download ${photo.file.name ? (photo.file.name.split(".").pop() || "").toUpperCase() : ""}`.trim();
+    $("download").textContent = `Download ${format(photo.accept === "*/*" ? blob.type : photo.file.type)}`.trim();
   } catch (error) {
     failed(error);
   } finally {
@@ -373,7 +375,7 @@ function split(percent) {
   const at = Math.min(100, Math.max(0, percent));
   $("split").value = at;
   $("split").setAttribute("aria-valuetext", `${Math.round(at)}% before, ${Math.round(100 - at)}% after`);
-  view.style.setProperty("--split", `${at}%`);
+  view.style.setProperty("--share", at / 100);
 }
 
 function reveal() {
@@ -406,12 +408,18 @@ function sized(ratio) {
   fit();
 }
 
-const fitting = () => Math.min(view.clientWidth / place.width, view.clientHeight / place.height, 8 * unit());
+/* Room for the tools below and some air around, where there is enough of it. */
+const air = () => (view.clientWidth > 600 ? 28 : 0);
+const below = () => (view.clientWidth > 600 ? 74 : 68);
+const fitting = () =>
+  Math.min(
+    (view.clientWidth - 2 * air()) / place.width,
+    (view.clientHeight - air() - below()) / place.height,
+    8 * unit(),
+  );
 
 function fit() {
   place.scale = fitting();
-  place.x = (view.clientWidth - place.width * place.scale) / 2;
-  place.y = (view.clientHeight - place.height * place.scale) / 2;
   place.fitted = true;
   move();
 }
@@ -428,12 +436,16 @@ function zoomTo(scale, x = view.clientWidth / 2, y = view.clientHeight / 2) {
 }
 
 function move() {
-  const within = (at, size, room) => (size <= room ? (room - size) / 2 : Math.min(0, Math.max(room - size, at)));
-  place.x = within(place.x, place.width * place.scale, view.clientWidth);
-  place.y = within(place.y, place.height * place.scale, view.clientHeight);
+  const within = (at, size, room, spare) => (size <= room - spare ? (room - spare - size) / 2 : Math.min(0, Math.max(room - size, at)));
+  const [width, height] = [place.width * place.scale, place.height * place.scale];
+  const spare = height <= view.clientHeight - below() - air() ? below() - air() : 0;
+  place.x = within(place.x, width, view.clientWidth, 0);
+  place.y = within(place.y, height, view.clientHeight, spare);
   const transform = `translate(${place.x}px, ${place.y}px) scale(${place.scale})`;
   for (const image of [$("before"), $("under"), $("after")]) image.style.transform = transform;
-  const wide = place.width * place.scale > view.clientWidth + 1 || place.height * place.scale > view.clientHeight + 1;
+  const wide = width > view.clientWidth + 1 || height > view.clientHeight + 1;
+  const edges = { left: place.x, top: place.y, right: view.clientWidth - place.x - width, bottom: view.clientHeight - place.y - height };
+  for (const [edge, at] of Object.entries(edges)) view.style.setProperty(`--${edge}`, `${Math.max(0, at)}px`);
   view.classList.toggle("zoomed", wide);
   view.classList.toggle("large", place.scale >= 4 * unit());
   $("zoom").textContent = `${Math.round((place.scale / unit()) * 100)}%`;
@@ -452,6 +464,13 @@ const local = (event) => {
   return [event.clientX - box.left, event.clientY - box.top];
 };
 
+/* Where the divider would stand, in percent of what is seen of the photo. */
+function share(event) {
+  const left = Math.max(0, place.x);
+  const seen = Math.min(view.clientWidth, place.x + place.width * place.scale) - left;
+  return ((local(event)[0] - left) / seen) * 100;
+}
+
 view.addEventListener("pointerdown", (event) => {
   if (event.button !== 0) return;
   view.setPointerCapture(event.pointerId);
@@ -460,7 +479,7 @@ view.addEventListener("pointerdown", (event) => {
   dragging = onDivider || !view.classList.contains("zoomed") ? "split" : "pan";
   if (fingers.size > 1) dragging = "pan";
   view.classList.toggle("panning", dragging === "pan");
-  if (dragging === "split") split((local(event)[0] / view.clientWidth) * 100);
+  if (dragging === "split") split(share(event));
 });
 
 view.addEventListener("pointermove", (event) => {
@@ -472,7 +491,7 @@ view.addEventListener("pointermove", (event) => {
     const apart = (a) => Math.hypot(a[0] - other[0], a[1] - other[1]) || 1;
     zoomTo((place.scale * apart(now)) / apart(before), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
   } else if (dragging === "split") {
-    split((now[0] / view.clientWidth) * 100);
+    split(share(event));
   } else {
     place.x += now[0] - before[0];
     place.y += now[1] - before[1];
