@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     Raises
     ------
     EnhanceKitError
-        If an enhancer that shall be offered does not exist.
+        If an enhancer that shall be offered does not exist, or the default cannot be used.
 
     Examples
     --------
@@ -105,13 +105,13 @@ class _Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.service = Service(settings)
+        self.service.warm_up()
         self.uploads = Uploads(settings.max_bytes, settings.upload_timeout)
         self.counts = Metrics(lambda: len(self.service.pool))
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         with heard():
-            await asyncio.to_thread(self.service.warm_up)
             yield
             self.service.close()
 

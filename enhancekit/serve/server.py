@@ -98,24 +98,25 @@ def run(
             f"{host}:{port} cannot be listened on ({error.strerror or error}); choose another "
             "--host or --port"
         ) from error
-    config = uvicorn.Config(
-        create_app(settings),
-        http=_Punctual,
-        ws="none",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=GRACE,
-    )
-    shown = f"[{host}]" if family == socket.AF_INET6 else host
-    address = f"http://{shown}:{listening.getsockname()[1]}"
+    with listening:
+        config = uvicorn.Config(
+            create_app(settings),
+            http=_Punctual,
+            ws="none",
+            lifespan="on",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=GRACE,
+        )
+        shown = f"[{host}]" if family == socket.AF_INET6 else host
+        address = f"http://{shown}:{listening.getsockname()[1]}"
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                ready(address)
+        class Server(uvicorn.Server):
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().startup(sockets)
+                if self.started:
+                    ready(address)
 
-    Server(config).run(sockets=[listening])
+        Server(config).run(sockets=[listening])
