@@ -31,7 +31,7 @@ from enhancekit.specs import EnhancerSpec
 
 __all__ = ["Done", "Service"]
 
-THREADS = 3
+THREADS = 4
 """Pictures worked on at once: one is computed while others are read and written."""
 
 
