@@ -34,12 +34,14 @@ __all__ = ["create_app"]
 logger = logging.getLogger(__name__)
 
 PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/": ("serve/page/index.html", "text/html; charset=utf-8"),
+    "/style.css": ("serve/page/style.css", "text/css; charset=utf-8"),
+    "/page.js": ("serve/page/page.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("serve/page/icon.svg", "image/svg+xml"),
+    "/viewer.css": ("pages/viewer.css", "text/css; charset=utf-8"),
+    "/viewer.js": ("pages/viewer.js", "text/javascript; charset=utf-8"),
 }
-"""The files of the page: path, name and media type."""
+"""The files of the page: path, file and media type."""
 
 _STUCK = 3
 """How many times the time-out one computation may take until the server counts as ill."""
@@ -234,7 +236,7 @@ def _json(value: object) -> Response:
 
 
 def _file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
-    data = (resources.files("enhancekit.serve") / "page" / name).read_bytes()
+    data = (resources.files("enhancekit") / name).read_bytes()
     tag = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
     headers = {"Content-Type": media_type, "ETag": tag, "Cache-Control": "no-cache"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import html
 import io
@@ -12,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from enhancekit.atomic import replacing
 from enhancekit.errors import DataError
+from enhancekit.pages import data_address, document
 from enhancekit.plain import to_json
 from enhancekit.training.evaluation import Evaluation, Sample
 
@@ -83,16 +81,7 @@ def measure(sample: Sample, evaluations: Sequence[Evaluation], *, pictures: bool
     if given.dtype != np.uint8:
         given = np.rint(given.clip(0, 1) * 255).astype(np.uint8)
     shown = {"input": given, **outputs, "reference": sample.reference}
-    return {caption: _thumbnail(picture) for caption, picture in shown.items()}
-
-
-def _thumbnail(picture: NDArray[np.uint8]) -> str:
-    """Return a picture, at most 440 pixels wide, as a data address for a page."""
-    small = Image.fromarray(picture)
-    small.thumbnail((440, 440))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return {caption: data_address(picture, 440) for caption, picture in shown.items()}
 
 
 def write_report(
@@ -169,12 +158,7 @@ def _page(evaluations: Sequence[Evaluation], strips: dict[str, Strip], title: st
                 f"<figcaption>{label}</figcaption></figure>"
             )
         body.append(f'<h2>{html.escape(name)}</h2><div class="strip">{"".join(shown)}</div>')
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
-        f"<body>{''.join(body)}</body></html>"
-    )
+    return document(title, "".join(body), style=_STYLE)
 
 
 def _table(evaluations: Sequence[Evaluation]) -> str:

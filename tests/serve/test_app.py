@@ -348,7 +348,7 @@ class TestAround:
         assert "http" not in policy
 
     def test_the_page_needs_nothing_from_elsewhere(self, client):
-        for path in ("/", "/page.js", "/style.css"):
+        for path in ("/", "/page.js", "/style.css", "/viewer.js", "/viewer.css"):
             text = client.get(path).text
             assert "https://" not in text
             assert "http://" not in text

@@ -1,5 +1,7 @@
 /* The page: a photo in, a better one beside it. Everything it knows comes from /v1/enhancers. */
 
+import { Viewer } from "/viewer.js";
+
 const $ = (id) => document.getElementById(id);
 const body = document.body;
 const view = $("view");
@@ -10,7 +12,7 @@ let photo = null; // {file, shown, width, height, accept}: the one in hand
 let result = null; // {blob, enhancer}: the full effect on it
 let work = null; // AbortController of what is going on
 let urls = []; // to be let go with the photo
-const place = { scale: 1, x: 0, y: 0, fitted: true, width: 1, height: 1 };
+let ratio = 1; // how many times larger the result is
 
 /* Words */
 
@@ -326,7 +328,7 @@ async function rework() {
     $("after").alt = `After: enhanced by ${enhancer}`;
     $("note").textContent = result.warning ? plainly(result.warning) : "";
     const scale = chosen().scale;
-    if (scale !== place.ratio) sized(scale);
+    if (scale !== ratio) sized(scale);
     if (view.classList.contains("first")) reveal();
     status(`Enhanced by ${enhancer} in ${((performance.now() - begun) / 1000).toFixed(1)} s`);
     $("download").textContent = `Download ${format(photo.accept === "*/*" ? blob.type : photo.file.type)}`.trim();
@@ -371,187 +373,40 @@ async function download() {
 
 /* Looking at it */
 
-function split(percent) {
-  const at = Math.min(100, Math.max(0, percent));
-  $("split").value = at;
-  $("split").setAttribute("aria-valuetext", `${Math.round(at)}% before, ${Math.round(100 - at)}% after`);
-  view.style.setProperty("--share", at / 100);
-}
+const viewer = new Viewer(view, {
+  onzoom: (percent) => {
+    $("zoom").textContent = `${percent}%`;
+  },
+  // the tools below, and some air where there is enough of it
+  room: () => (view.clientWidth > 600 ? { side: 28, below: 74 } : { side: 0, below: 68 }),
+});
+viewer.wheel(true);
 
 function reveal() {
   view.classList.remove("first");
   if (calm.matches) {
-    split(50);
+    viewer.split(50);
     return;
   }
   const begun = performance.now();
   const step = (now) => {
     const t = Math.min(1, (now - begun) / 650);
-    split(100 - 50 * (1 - (1 - t) ** 3));
+    viewer.split(100 - 50 * (1 - (1 - t) ** 3));
     if (t < 1) requestAnimationFrame(step);
   };
-  split(100);
+  viewer.split(100);
   requestAnimationFrame(step);
 }
 
-/* Pixels of the photo per pixel of the screen: 1:1 is what the camera took, also on fine screens. */
-const unit = () => 1 / devicePixelRatio;
-
-function sized(ratio) {
-  place.ratio = ratio;
-  place.width = photo.width * ratio;
-  place.height = photo.height * ratio;
-  for (const image of [$("before"), $("under"), $("after")]) {
-    image.style.width = `${place.width}px`;
-    image.style.height = `${place.height}px`;
-  }
-  fit();
+function sized(scale) {
+  ratio = scale;
+  viewer.sized(photo.width * scale, photo.height * scale);
 }
 
-/* Room for the tools below and some air around, where there is enough of it. */
-const air = () => (view.clientWidth > 600 ? 28 : 0);
-const below = () => (view.clientWidth > 600 ? 74 : 68);
-const fitting = () =>
-  Math.min(
-    (view.clientWidth - 2 * air()) / place.width,
-    (view.clientHeight - air() - below()) / place.height,
-    8 * unit(),
-  );
-
-function fit() {
-  place.scale = fitting();
-  place.fitted = true;
-  move();
-}
-
-function zoomTo(scale, x = view.clientWidth / 2, y = view.clientHeight / 2) {
-  const least = Math.min(fitting(), unit());
-  const next = Math.min(32 * unit(), Math.max(least, scale));
-  place.x = x - ((x - place.x) * next) / place.scale;
-  place.y = y - ((y - place.y) * next) / place.scale;
-  place.scale = next;
-  place.fitted = false;
-  if (Math.abs(next - fitting()) < 1e-4) fit();
-  else move();
-}
-
-function move() {
-  const within = (at, size, room, spare) => (size <= room - spare ? (room - spare - size) / 2 : Math.min(0, Math.max(room - size, at)));
-  const [width, height] = [place.width * place.scale, place.height * place.scale];
-  const spare = height <= view.clientHeight - below() - air() ? below() - air() : 0;
-  place.x = within(place.x, width, view.clientWidth, 0);
-  place.y = within(place.y, height, view.clientHeight, spare);
-  const transform = `translate(${place.x}px, ${place.y}px) scale(${place.scale})`;
-  for (const image of [$("before"), $("under"), $("after")]) image.style.transform = transform;
-  const wide = width > view.clientWidth + 1 || height > view.clientHeight + 1;
-  const edges = { left: place.x, top: place.y, right: view.clientWidth - place.x - width, bottom: view.clientHeight - place.y - height };
-  for (const [edge, at] of Object.entries(edges)) view.style.setProperty(`--${edge}`, `${Math.max(0, at)}px`);
-  view.classList.toggle("zoomed", wide);
-  view.classList.toggle("large", place.scale >= 4 * unit());
-  $("zoom").textContent = `${Math.round((place.scale / unit()) * 100)}%`;
-}
-
-new ResizeObserver(() => {
-  if (!photo) return;
-  if (place.fitted) fit();
-  else move();
-}).observe(view);
-
-const fingers = new Map();
-let dragging = null; // "split" or "pan"
-const local = (event) => {
-  const box = view.getBoundingClientRect();
-  return [event.clientX - box.left, event.clientY - box.top];
-};
-
-/* Where the divider would stand, in percent of what is seen of the photo. */
-function share(event) {
-  const left = Math.max(0, place.x);
-  const seen = Math.min(view.clientWidth, place.x + place.width * place.scale) - left;
-  return ((local(event)[0] - left) / seen) * 100;
-}
-
-view.addEventListener("pointerdown", (event) => {
-  if (event.button !== 0) return;
-  view.setPointerCapture(event.pointerId);
-  fingers.set(event.pointerId, local(event));
-  const onDivider = $("divider").contains(event.target);
-  dragging = onDivider || !view.classList.contains("zoomed") ? "split" : "pan";
-  if (fingers.size > 1) dragging = "pan";
-  view.classList.toggle("panning", dragging === "pan");
-  if (dragging === "split") split(share(event));
-});
-
-view.addEventListener("pointermove", (event) => {
-  const before = fingers.get(event.pointerId);
-  if (!before) return;
-  const now = local(event);
-  if (fingers.size === 2) {
-    const other = [...fingers].find(([id]) => id !== event.pointerId)[1];
-    const apart = (a) => Math.hypot(a[0] - other[0], a[1] - other[1]) || 1;
-    zoomTo((place.scale * apart(now)) / apart(before), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
-  } else if (dragging === "split") {
-    split(share(event));
-  } else {
-    place.x += now[0] - before[0];
-    place.y += now[1] - before[1];
-    place.fitted = false;
-    move();
-  }
-  fingers.set(event.pointerId, now);
-});
-
-for (const kind of ["pointerup", "pointercancel"]) {
-  view.addEventListener(kind, (event) => {
-    fingers.delete(event.pointerId);
-    view.classList.remove("panning");
-  });
-}
-
-view.addEventListener("dblclick", (event) => {
-  if (place.fitted) zoomTo(Math.max(unit(), 2 * fitting()), ...local(event));
-  else fit();
-});
-
-view.addEventListener(
-  "wheel",
-  (event) => {
-    event.preventDefault();
-    zoomTo(place.scale * Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), ...local(event));
-  },
-  { passive: false },
-);
-
-const step = 60;
-const keys = {
-  "+": () => zoomTo(place.scale * 1.25),
-  "=": () => zoomTo(place.scale * 1.25),
-  "-": () => zoomTo(place.scale / 1.25),
-  0: fit,
-  1: () => zoomTo(unit()),
-  ArrowLeft: () => pan(step, 0),
-  ArrowRight: () => pan(-step, 0),
-  ArrowUp: () => pan(0, step),
-  ArrowDown: () => pan(0, -step),
-};
-
-function pan(x, y) {
-  place.x += x;
-  place.y += y;
-  move();
-}
-
-view.addEventListener("keydown", (event) => {
-  if (event.target !== view || event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
-  event.preventDefault();
-  keys[event.key]();
-});
-
-$("split").addEventListener("input", () => split($("split").valueAsNumber));
-$("in").addEventListener("click", () => zoomTo(place.scale * 1.25));
-$("out").addEventListener("click", () => zoomTo(place.scale / 1.25));
-$("fit").addEventListener("click", fit);
-$("full").addEventListener("click", () => zoomTo(unit()));
+$("in").addEventListener("click", () => viewer.zoomTo(viewer.scale * 1.25));
+$("out").addEventListener("click", () => viewer.zoomTo(viewer.scale / 1.25));
+$("fit").addEventListener("click", () => viewer.fit());
+$("full").addEventListener("click", () => viewer.full());
 $("original").addEventListener("click", () => {
   const on = view.classList.toggle("originally");
   $("original").setAttribute("aria-pressed", on);
