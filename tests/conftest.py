@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tomllib
 import warnings
@@ -94,6 +95,21 @@ def install(tmp_path, monkeypatch, fresh_host):
     for module in sys.modules.keys() - before.keys():
         if (getattr(sys.modules[module], "__file__", None) or "").startswith(site):
             del sys.modules[module]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Start a real browser; without one, or without Playwright, the test is skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as started:
+        # no sandbox: CI runs as root, where Chromium has none; and no page but ours is opened
+        options = ["--no-sandbox", "--disable-gpu", "--force-color-profile=srgb"]
+        found = started.chromium.launch(executable_path=path, args=options)
+        yield found
+        found.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from skimage.transform import rescale
 
 from enhancekit.errors import OptionError
 
-__all__ = ["clahe", "equalize", "gamma", "identity", "nl_means", "spline_x2"]
+__all__ = ["clahe", "equalize", "estimate_noise", "gamma", "identity", "nl_means", "spline_x2"]
 
 Picture = NDArray[np.float32]
 
@@ -125,7 +125,7 @@ def nl_means(picture: Picture, sigma: float | None = None) -> Picture:
         raise OptionError(f"sigma is at least 0, not {sigma}")
     if min(picture.shape[:2]) < 3:
         return picture  # no pixel has neighbours on all sides to estimate from
-    deviation = _noise(picture) if sigma is None else sigma / 255
+    deviation = estimate_noise(picture) if sigma is None else sigma / 255
     if not deviation > 0:
         return picture
     done: Picture = denoise_nl_means(
@@ -140,8 +140,27 @@ def nl_means(picture: Picture, sigma: float | None = None) -> Picture:
     return done
 
 
-def _noise(picture: Picture) -> float:
-    """Estimate the standard deviation of the noise from what is left beside lines and slopes."""
+def estimate_noise(picture: Picture) -> float:
+    """Estimate the standard deviation of the noise from what is left beside lines and slopes.
+
+    Immerkaer's (1996) way; fine texture counts as noise.
+
+    Parameters
+    ----------
+    picture : ndarray
+        Float32, shape (H, W, C), at least 3 pixels a side.
+
+    Returns
+    -------
+    float
+        In the picture's unit.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).normal(0, 0.1, (99, 99, 3)).astype(np.float32)
+    >>> round(estimate_noise(noise), 2)
+    0.1
+    """
     across = picture[:-2] - 2 * picture[1:-1] + picture[2:]
     left = across[:, :-2] - 2 * across[:, 1:-1] + across[:, 2:]
     return float(np.abs(left).mean() * np.sqrt(np.pi / 2) / 6)

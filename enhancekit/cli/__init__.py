@@ -14,6 +14,7 @@ import typer
 from enhancekit._version import __version__
 from enhancekit.cli import (
     bench,
+    compare,
     data,
     doctor,
     enhance,
@@ -47,6 +48,7 @@ app.command("doctor")(doctor.doctor)
 app.command("new-plugin")(new_plugin.new_plugin)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("bench")(bench.bench)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)

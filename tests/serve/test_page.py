@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import shutil
 from pathlib import Path
 
 import httpx
@@ -16,11 +15,8 @@ from running import encoded, opened, photo
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
 expect = sync_api.expect
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 DARK = Path(__file__).parents[2] / "examples" / "dark.jpg"
 WAIT = 15_000  # milliseconds
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 CONTRAST = """
 (selectors) => {
@@ -40,16 +36,6 @@ CONTRAST = """
   });
 }
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        # no sandbox: CI runs as root, where Chromium has none; and no page but ours is opened
-        options = ["--no-sandbox", "--disable-gpu", "--force-color-profile=srgb"]
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield found
-        found.close()
 
 
 @pytest.fixture
