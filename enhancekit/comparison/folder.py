@@ -173,7 +173,7 @@ def _compared(
 def _version(
     name: str, picture: Any, seconds: float | None, side: int
 ) -> tuple[Version, Image.Image]:
-    pixels: NDArray[np.float32] = open_image(picture).tensor[0].permute(1, 2, 0).numpy()
+    pixels: NDArray[np.float32] = open_image(picture).read()[0].permute(1, 2, 0).numpy()
     shown = np.rint(pixels.clip(0, 1) * 255).astype(np.uint8)
     size = picture.width, picture.height
     address = data_address(shown, side, QUALITY)

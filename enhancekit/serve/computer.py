@@ -8,13 +8,18 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from enhancekit.inference.enhancer import Enhancer
+from enhancekit.serve.pool import GivenUpError
 
 __all__ = ["LARGEST", "MOST", "Computer"]
+
+Value = TypeVar("Value")
 
 LARGEST = 64 * 64
 """Pixels up to which pictures are computed together; on larger ones a CPU gains nothing by it."""
@@ -24,24 +29,34 @@ MOST = 16
 
 @dataclass(slots=True, eq=False)
 class _Call:
+    """Something to be computed."""
+
+    wanted: Callable[[], bool]
+    compute: Callable[[], Any]
+    future: Future[Any] = field(default_factory=Future, kw_only=True)
+
+    def do(self) -> None:
+        try:
+            self.future.set_result(self.compute())
+        except BaseException as error:  # noqa: BLE001 it is handed over, whatever it is
+            self.future.set_exception(error)
+
+
+@dataclass(slots=True, eq=False)
+class _Small(_Call):
+    """A small picture for a network, computed together with its like."""
+
     enhancer: Enhancer
     pictures: Tensor
     controls: dict[str, float]
-    wanted: Callable[[], bool]
-    future: Future[Tensor] = field(default_factory=Future)
 
     def goes_with(self, other: _Call) -> bool:
         return (
-            self.enhancer is other.enhancer
+            isinstance(other, _Small)
+            and self.enhancer is other.enhancer
             and self.pictures.shape == other.pictures.shape
             and self.controls == other.controls
         )
-
-    @property
-    def small(self) -> bool:
-        """Whether it may be computed together with others; functions gain nothing by that."""
-        height, width = self.pictures.shape[2:]
-        return self.enhancer.module is not None and height * width <= LARGEST
 
 
 class Computer:
@@ -52,10 +67,9 @@ class Computer:
 
     Examples
     --------
-    >>> import enhancekit
     >>> computer = Computer()
-    >>> computer.run(enhancekit.load("gamma", gamma=1), torch.ones(1, 3, 1, 1), {}).flatten()
-    tensor([1., 1., 1.])
+    >>> computer.call(lambda: 6 * 7)
+    42
     >>> computer.close()
     """
 
@@ -67,28 +81,49 @@ class Computer:
         """How many times several pictures were computed together."""
         threading.Thread(target=self._go_on, daemon=True).start()
 
-    def run(
+    def call(
+        self, function: Callable[[], Value], wanted: Callable[[], bool] = lambda: True
+    ) -> Value:
+        """Call a function when it is its turn, and wait for what it gives.
+
+        Parameters
+        ----------
+        function : callable
+            Computes something.
+        wanted : callable
+            Asked when the turn has come.
+
+        Raises
+        ------
+        GivenUpError
+            If it is not wanted any more.
+        """
+        return self._done(_Call(wanted, function))  # type: ignore[no-any-return]
+
+    def small(
         self,
         enhancer: Enhancer,
         pictures: Tensor,
         controls: Mapping[str, float],
         wanted: Callable[[], bool] = lambda: True,
     ) -> Tensor:
-        """Do what `Enhancer.run` does, when it is its turn; wait for it.
+        """Do what `Enhancer.run` does, together with what waits for the same.
 
         Parameters
         ----------
         enhancer, pictures, controls
             As there.
         wanted : callable
-            Asked when its turn has come; if it gives false, nothing is computed and `pictures`
-            come back.
+            As for `call`.
+
+        Raises
+        ------
+        GivenUpError
+            If it is not wanted any more.
         """
-        call = _Call(enhancer, pictures, dict(controls), wanted)
-        with self._some:
-            self._calls.append(call)
-            self._some.notify()
-        return call.future.result()
+        alone = partial(enhancer.run, pictures, **controls)
+        call = _Small(wanted, alone, enhancer, pictures, dict(controls))
+        return self._done(call)  # type: ignore[no-any-return]
 
     def seconds(self) -> float:
         """Tell for how long the present computation has been going on."""
@@ -100,6 +135,12 @@ class Computer:
         with self._some:
             self._calls.append(None)
             self._some.notify()
+
+    def _done(self, call: _Call) -> Any:
+        with self._some:
+            self._calls.append(call)
+            self._some.notify()
+        return call.future.result()
 
     def _go_on(self) -> None:
         while (calls := self._next()) is not None:
@@ -119,8 +160,8 @@ class Computer:
             if first is None:
                 return None
             found = [first]
-            if first.small:
-                rest = [c for c in self._calls if c is not None and c.goes_with(first)]
+            if isinstance(first, _Small):
+                rest = [c for c in self._calls if c is not None and first.goes_with(c)]
                 for call in rest[: MOST - 1]:
                     self._calls.remove(call)
                     found.append(call)
@@ -132,20 +173,19 @@ class Computer:
             if call.wanted():
                 waiting.append(call)
             else:
-                call.future.set_result(call.pictures)
-        if len(waiting) > 1 and self._compute_together(waiting):
+                call.future.set_exception(GivenUpError())
+        if len(waiting) > 1 and self._compute_together(
+            [c for c in waiting if isinstance(c, _Small)]
+        ):
             return
         for call in waiting:
-            try:
-                call.future.set_result(call.enhancer.run(call.pictures, **call.controls))
-            except BaseException as error:  # noqa: BLE001 it is handed over, whatever it is
-                call.future.set_exception(error)
+            call.do()
 
-    def _compute_together(self, calls: list[_Call]) -> bool:
+    def _compute_together(self, calls: list[_Small]) -> bool:
         first = calls[0]
         try:
             done = first.enhancer.run(torch.cat([c.pictures for c in calls]), **first.controls)
-        except Exception:  # noqa: BLE001 whose fault it is shows when each is computed alone
+        except Exception:  # noqa: BLE001  whose fault it is shows when each is computed alone
             return False
         self.batches += 1
         for call, result in zip(calls, done.split(1), strict=True):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from enhancekit.errors import EnhanceKitError, OptionError
 from enhancekit.imaging.files import Picture, check_fits, decode, encode
@@ -19,10 +18,11 @@ from enhancekit.imaging.formats import Encoding, Format
 from enhancekit.inference.device import choose_device
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.loading import load
+from enhancekit.inference.parts import Part, Source
 from enhancekit.plugins import host
 from enhancekit.registry import Entry
 from enhancekit.serve.asked import MEDIA_TYPES, Asked, acceptable
-from enhancekit.serve.computer import Computer
+from enhancekit.serve.computer import LARGEST, Computer
 from enhancekit.serve.pool import Job, Pool
 from enhancekit.serve.problems import ProblemError
 from enhancekit.serve.settings import Settings
@@ -59,6 +59,18 @@ class _Stages(threading.local):
         self.job: Job[Any] | None = None
 
 
+class _Model(NamedTuple):
+    """One instance of an enhancer, called in two ways."""
+
+    in_turn: Enhancer
+    """Computes part by part."""
+    together: Enhancer
+    """Computes small pictures, several at once."""
+
+    def fitting(self, pixels: int) -> Enhancer:
+        return self.together if pixels <= LARGEST else self.in_turn
+
+
 class Service:
     """Enhances the bytes of pictures, with one instance of each enhancer.
 
@@ -91,7 +103,7 @@ class Service:
         self.default = self._default()
         self.computer = Computer()
         self.pool = Pool(THREADS, settings.queue)
-        self._models: dict[str, Enhancer] = {}
+        self._models: dict[str, _Model] = {}
         self._loading = threading.Lock()
         self._stages = _Stages()
 
@@ -131,7 +143,7 @@ class Service:
     def warm_up(self) -> None:
         """Load the default enhancer and use it once, so that the first request need not wait."""
         if self.default is not None:
-            self._model(self.default).run(torch.zeros(1, 3, 64, 64))
+            self._model(self.default).in_turn.run(torch.zeros(1, 3, 64, 64))
 
     def close(self) -> None:
         """Let the threads end after what is waiting."""
@@ -158,7 +170,7 @@ class Service:
             name = _name(kind)
             job.check()
             begun = time.perf_counter()
-            result: Any = model.enhance(
+            result: Any = model.fitting(opened.width * opened.height).enhance(
                 opened, strength=asked.strength, mode=asked.mode, **asked.controls
             )
             spent = time.perf_counter() - begun
@@ -176,8 +188,8 @@ class Service:
             tuple(warned),
         )
 
-    def _model(self, entry: Entry[EnhancerSpec]) -> Enhancer:
-        """Return the one instance of an enhancer, computing in the one thread for that."""
+    def _model(self, entry: Entry[EnhancerSpec]) -> _Model:
+        """Return the one instance of an enhancer."""
         name = entry.qualified_name
         if name not in self._models:
             with self._loading:
@@ -185,28 +197,24 @@ class Service:
                     self._models[name] = self._loaded(entry)
         return self._models[name]
 
-    def _loaded(self, entry: Entry[EnhancerSpec]) -> Enhancer:
+    def _loaded(self, entry: Entry[EnhancerSpec]) -> _Model:
         loaded = load(
             entry.qualified_name,
             device=self.settings.device,
             precision=self.settings.precision,
             tile=self.settings.tile,
         )
+        in_turn = loaded.computed_by(self._in_turn)
+        if loaded.module is None:  # functions gain nothing by being called for several pictures
+            return _Model(in_turn, in_turn)
 
-        def run(pictures: Tensor, _dtype: torch.dtype, controls: Mapping[str, float]) -> Tensor:
-            job, seconds = self._stages.job, self._stages.seconds
-            begun = time.perf_counter()
+        def run(
+            source: Source, _dtype: torch.dtype, controls: Mapping[str, float]
+        ) -> Iterator[Part]:
+            turn = _Turn(self._stages)
+            yield Part.whole(self.computer.small(loaded, source.read(), controls, turn.wanted))
 
-            def wanted() -> bool:
-                seconds["wait"] = time.perf_counter() - begun
-                return job is None or not job.given_up
-
-            result = self.computer.run(loaded, pictures, controls, wanted)
-            if job is not None:
-                job.check()
-            return result
-
-        return Enhancer(
+        together = Enhancer(
             entry,
             run,
             card=loaded.card,
@@ -214,8 +222,25 @@ class Service:
             device=loaded.device,
             precision=loaded.precision,
             precision_reason=loaded.precision_reason,
-            engine=loaded.engine,
         )
+        return _Model(in_turn, together)
+
+    def _in_turn(self, function: Callable[[], Part | None]) -> Part | None:
+        """Compute a part of a picture in the thread for that; other pictures come in between."""
+        return self.computer.call(function, _Turn(self._stages).wanted)
+
+
+class _Turn:
+    """Notes how long a request waited for its turn, and whether anybody still waits for it."""
+
+    def __init__(self, stages: _Stages) -> None:
+        self._job, self._seconds = stages.job, stages.seconds
+        self._begun = time.perf_counter()
+
+    def wanted(self) -> bool:
+        waited = time.perf_counter() - self._begun
+        self._seconds["wait"] = self._seconds.get("wait", 0.0) + waited
+        return self._job is None or not self._job.given_up
 
 
 def _offered(names: tuple[str, ...]) -> Iterator[Entry[EnhancerSpec]]:

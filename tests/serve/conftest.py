@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-pytest.importorskip("starlette", reason="needs enhancekit[serve]")
-pytest.importorskip("uvicorn", reason="needs enhancekit[serve]")
-
 from running import serving
 
 

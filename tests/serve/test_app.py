@@ -20,9 +20,9 @@ from enhancekit.errors import NonFiniteError, OptionError, PluginError, UnknownN
 from enhancekit.imaging.files import DeepPicture, decode, encode
 from enhancekit.serve import Settings, create_app
 from enhancekit.serve.asked import MEDIA_TYPES, OPTIONS
-from enhancekit.serve.computer import Computer, _Call
+from enhancekit.serve.computer import Computer
 from enhancekit.serve.guard import HEADERS
-from enhancekit.serve.pool import BusyError
+from enhancekit.serve.pool import BusyError, GivenUpError
 from enhancekit.serve.uploads import TOGETHER, Uploads
 
 slow = """
@@ -440,18 +440,16 @@ class TestTogether:
 
         pictures = [torch.full((1, 3, 4, 4), i / 10) for i in range(8)]
         with ThreadPoolExecutor(10) as threads:
-            blocker = threads.submit(
-                computer.run, network, torch.ones(1, 3, 99, 99), {}, first_turn
-            )
+            blocker = threads.submit(computer.call, lambda: "done", first_turn)
             assert held.wait(10)
-            futures = [threads.submit(computer.run, network, p, {}) for p in pictures]
-            other = threads.submit(computer.run, network, torch.ones(1, 3, 5, 5), {})
+            futures = [threads.submit(computer.small, network, p, {}) for p in pictures]
+            other = threads.submit(computer.small, network, torch.ones(1, 3, 5, 5), {})
             until = time.monotonic() + 10
             while len(computer._calls) < 9:
                 assert time.monotonic() < until
             go.set()
             results = [f.result(10) for f in futures]
-            assert blocker.result(10).shape == (1, 3, 99, 99)
+            assert blocker.result(10) == "done"
             assert other.result(10).shape == (1, 3, 5, 5)
         computer.close()
         assert computer.batches == 1
@@ -462,12 +460,36 @@ class TestTogether:
         network = enhancekit.load("identity")
         network.module = torch.nn.Identity()
         computer = Computer()
-        calls = [
-            _Call(network, torch.full((1, 3, 2, 2), value), {}, lambda: True)
-            for value in (0.5, float("nan"))
-        ]
-        computer._compute(calls)
+        held, go = threading.Event(), threading.Event()
+        with ThreadPoolExecutor(3) as threads:
+            blocker = threads.submit(computer.call, lambda: held.set() or go.wait(10))
+            assert held.wait(10)
+            good, bad = (
+                threads.submit(computer.small, network, torch.full((1, 3, 2, 2), value), {})
+                for value in (0.5, float("nan"))
+            )
+            until = time.monotonic() + 10
+            while len(computer._calls) < 2:
+                assert time.monotonic() < until
+            go.set()
+            assert blocker.result(10)
+            assert torch.equal(good.result(10), torch.full((1, 3, 2, 2), 0.5))
+            with pytest.raises(NonFiniteError):
+                bad.result(10)
         computer.close()
-        assert torch.equal(calls[0].future.result(), calls[0].pictures)
-        with pytest.raises(NonFiniteError):
-            calls[1].future.result()
+
+    def test_what_nobody_waits_for_is_not_computed(self):
+        computer, done = Computer(), []
+        with pytest.raises(GivenUpError):
+            computer.call(lambda: done.append(1), lambda: False)
+        computer.close()
+        assert done == []
+
+    def test_small_and_large_pictures_of_a_network_come_out_the_same(self):
+        app = create_app(Settings(enhancers=("mfnn-lite",), precision="fp32"))
+        direct = enhancekit.load("mfnn-lite", precision="fp32")
+        with TestClient(app) as client:
+            for size in (40, 80):  # computed with its like, and alone
+                response = enhance(client, encoded(photo(size, size)), exposure=0.4)
+                wanted = direct.enhance(photo(size, size), exposure=0.4)
+                assert np.array_equal(np.asarray(opened(response.content)), wanted)
