@@ -535,9 +535,7 @@ def write(
         save(file)
 
 
-def encode(
-    picture: Picture | Frames[Picture], name: Path, encoding: Encoding = _DEFAULT
-) -> bytes:
+def encode(picture: Picture | Frames[Picture], name: Path, encoding: Encoding = _DEFAULT) -> bytes:
     r"""Return the bytes of the file that `write` would have written.
 
     Parameters
