@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -187,6 +188,8 @@ def _describe(
         card = Card(**found.card) if found.card is not None else None
     except (EnhanceKitError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise WeightsError(f"{path}: its enhancekit description is damaged: {error}") from error
-    entry = Entry(spec, Provider("onnx", path.name, found.version), "enhancer")
+    # the manifest of a folder tells by it whether the file has changed
+    version = f"{found.version}+{hashlib.sha256(model).hexdigest()[:12]}"
+    entry = Entry(spec, Provider("onnx", path.name, version), "enhancer")
     controls = tuple(spec.controls) if found.has_context else None
     return entry, card, needs, controls, found.context_grid
