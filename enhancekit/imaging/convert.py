@@ -31,6 +31,7 @@ _NUMPY_DTYPES = {
     np.dtype(np.float64): torch.float64,
 }
 _PIL_DTYPES = {"I;16": torch.uint16, "F": torch.float32}
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CPU = torch.device("cpu")
 _SUPPORTED = (
     "supported are a path, bytes, a PIL image, a numpy array (HxW, HxWx1, HxWx3 or HxWx4; uint8, "
@@ -208,6 +209,8 @@ def _open_pil(image: Image.Image) -> Opened:
     image = plain(image)
     mode, kind, info = image.mode, image.format, kept(image.info)
     icc = None if mode == "F" else info.get("icc_profile")
+    if 0 in image.size:
+        raise ImageError(f"{where} of {image.width}x{image.height} has no pixels")
     if mode == "F":
         pixels = np.asarray(image)
         check_range(float(pixels.min()), float(pixels.max()))
@@ -295,7 +298,7 @@ def _open_tensor(given: Tensor) -> Opened:
         raise ImageError(f"a tensor of shape {shape} is no picture{hint}; {_SUPPORTED}")
     if 0 in shape:
         raise ImageError(f"a tensor of shape {shape} has no pixels")
-    if given.dtype not in _RANGES and not given.is_floating_point():
+    if given.dtype not in _RANGES and given.dtype not in _FLOATS:
         raise ImageError(f"a tensor of {given.dtype} is not supported; {_SUPPORTED}")
     planes = given.detach()
     planes = planes if planes.ndim == 4 else planes[None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
@@ -39,7 +41,7 @@ def blaming(x: Tensor) -> Iterator[None]:
     except EnhanceKitError:
         raise
     except Exception as error:  # a plugin's forward may raise anything
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+        if _out_of_memory(error):
             raise OutOfMemoryError(
                 f"out of memory on {x.device} with an input of shape {tuple(x.shape)}; use smaller "
                 "tiles, e.g. tile=256, or in training a smaller run.batch or data.crop"
@@ -48,6 +50,14 @@ def blaming(x: Tensor) -> Iterator[None]:
             f"{blame(error) or 'the network'} failed on an input of shape {tuple(x.shape)}: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch has an error of its own for CUDA alone
+    said = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
+    return isinstance(error, (MemoryError, OutOfMemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )
 
 
 def apply_network(
@@ -129,7 +139,8 @@ def network_parts(
     """
     needs = _needs(module)
     count, _, height, width = source.shape
-    device = next((p.device for p in module.parameters()), source.device)
+    stored = itertools.chain(module.parameters(), module.buffers())
+    device = next((tensor.device for tensor in stored), source.device)
     arguments = []
     if global_context:
         wanted = (controls or {}).items()
@@ -139,28 +150,32 @@ def network_parts(
             arguments.append(module.context(whole.to(device), **given))  # type: ignore[operator]
         del whole
 
-    def network(part: Tensor) -> Tensor:
-        with _computing(device, dtype):
+    def network(part: Tensor, by: nn.Module = module) -> Tensor:
+        with _computing(device, dtype), blaming(part):
             part = part.to(device).contiguous(memory_format=torch.channels_last)
-            with blaming(part):
-                done = module(part, *arguments)
-            return _checked(done, part, module, needs.scale).to(source.device, torch.float32)
+            done = _checked(by(part, *arguments), part, by, needs.scale)
+            return done.to(source.device, torch.float32)
 
     def room() -> int:
-        if height * width <= 4 * PROBE**2:  # not worth measuring
+        if count * height * width <= 4 * PROBE**2:  # not worth measuring
             return height * width
         free = free_memory(device) // 2
         most = min(free, MOST_MEMORY) if device.type == "cpu" else free
-        return int(most / (count * _bytes_per_pixel(module, network, dtype)))
+        try:
+            return int(most / (count * _bytes_per_pixel(module, network, count, dtype)))
+        except OutOfMemoryError:
+            return 0
 
     size = tile_size(tile, height, width, needs, room)
     while True:
         try:
             yield from tiles(network, source, needs, size)
-        except OutOfMemoryError:
-            smaller = (size or max(height, width)) // 2
-            if tile is None or needs.halo is None or smaller < SMALLEST_TILE:
+        except Exception as error:
+            used = size or max(height, width)
+            final = tile is None or needs.halo is None or used <= SMALLEST_TILE
+            if final or not _out_of_memory(error):
                 raise
+            smaller = max(SMALLEST_TILE, used // 2)
             size = tile_size(smaller, height, width, needs, room)
             logger.warning("out of memory on %s; going on in tiles of %s pixels", device, size)
         else:
@@ -186,28 +201,36 @@ def _computing(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
 def _whole(source: Source, grid: int | None) -> Tensor:
     """Give what a context is decided by: the whole picture, or its averages on a grid."""
     height, width = source.shape[2:]
-    if grid is None or height * width <= IN_ONE or height < grid:
+    if grid is None or source.shape[0] * height * width <= IN_ONE or height < grid:
         return source.read()
     ends = [(i * height // grid, -(-(i + 1) * height // grid)) for i in range(grid)]
     rows = [F.adaptive_avg_pool2d(source.read(slice(*e)), (1, grid)) for e in ends]
     return torch.cat(rows, dim=2)
 
 
+_MEASURING = threading.Lock()
 _MEASURED: WeakKeyDictionary[nn.Module, dict[torch.dtype, int]] = WeakKeyDictionary()
 
 
 def _bytes_per_pixel(
-    module: nn.Module, network: Callable[[Tensor], Tensor], dtype: torch.dtype
+    module: nn.Module,
+    network: Callable[[Tensor, nn.Module], Tensor],
+    count: int,
+    dtype: torch.dtype,
 ) -> int:
     """Measure once what a network's tensors hold at most for each pixel it is given."""
     if stated := getattr(module, "bytes_per_pixel", None):
         return int(stated)
-    known = _MEASURED.setdefault(module, {})
-    if dtype not in known:
-        needs = _needs(module)
-        probe = pad_to(torch.zeros(1, 3, PROBE, PROBE), needs.multiple_of, needs.minimum)
-        known[dtype] = max(1, peak_bytes(lambda: network(probe)) // probe[0, 0].numel())
-    return known[dtype]
+    # what engines need, nobody can see; in torch the network needs about the same
+    seen = getattr(module, "in_torch", module)
+    with _MEASURING:
+        known = _MEASURED.setdefault(seen, {})
+        if dtype not in known:
+            needs = _needs(module)
+            probe = pad_to(torch.zeros(count, 3, PROBE, PROBE), needs.multiple_of, needs.minimum)
+            taken = peak_bytes(lambda: network(probe, seen))
+            known[dtype] = max(1, taken // probe[:, 0].numel())
+        return known[dtype]
 
 
 def _checked(done: object, given: Tensor, module: nn.Module, scale: int) -> Tensor:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from numpy import ascontiguousarray
 from torch import Tensor, nn
 
 from enhancekit.inference.engines import Compiled
-from enhancekit.inference.memory import peak_bytes
 from enhancekit.specs import SizeRequirements
 
 __all__ = ["CompiledFile", "CompiledForward"]
@@ -39,12 +36,10 @@ class CompiledForward(nn.Module):
         self.size_requirements = module.size_requirements
         self.context_grid = getattr(module, "context_grid", None)
 
-    @cached_property
-    def bytes_per_pixel(self) -> int:
-        """What torch would need in 32 bits; no engine tells what it needs itself."""
-        probe = torch.zeros(1, 3, 256, 256)
-        with torch.inference_mode():
-            return peak_bytes(lambda: self.module(probe)) // 256**2
+    @property
+    def in_torch(self) -> nn.Module:
+        """The network as it was before."""
+        return self.module
 
     def context(self, whole: Tensor, **controls: Tensor) -> Tensor | None:
         """Decide what depends on the whole picture."""

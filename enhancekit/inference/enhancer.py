@@ -97,7 +97,7 @@ class Enhancer:
         strength : float
             From 0, the picture as it came, to 1, the full effect.
         mode : {"exact", "fast"}
-            ``"fast"`` computes pictures of more than 0.4 megapixels on a small copy and carries
+            ``"fast"`` computes pictures of more than 0.45 megapixels on a small copy and carries
             the change over, so that its time hardly grows with the picture; noise finer than the
             copy's pixels stays.
         **controls : float
@@ -173,6 +173,7 @@ class Enhancer:
                 self.entry.qualified_name,
                 self.precision,
             )
+            del part
             break
         else:
             return

@@ -188,8 +188,11 @@ def _describe(
         card = Card(**found.card) if found.card is not None else None
     except (EnhanceKitError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise WeightsError(f"{path}: its enhancekit description is damaged: {error}") from error
+    grid = found.context_grid
+    if grid is not None and (not isinstance(grid, int) or grid < 1):
+        raise WeightsError(f"{path}: its enhancekit description is damaged: context_grid {grid!r}")
     # the manifest of a folder tells by it whether the file has changed
     version = f"{found.version}+{hashlib.sha256(model).hexdigest()[:12]}"
     entry = Entry(spec, Provider("onnx", path.name, version), "enhancer")
     controls = tuple(spec.controls) if found.has_context else None
-    return entry, card, needs, controls, found.context_grid
+    return entry, card, needs, controls, grid

@@ -18,7 +18,7 @@ from enhancekit.inference.parts import Part, Source
 __all__ = ["FAST_PIXELS", "fast_parts"]
 
 FAST_PIXELS = 200_000
-"""Pixels that the small copy has, about; pictures nearer to this than to four times of it are
+"""Pixels that the small copy has, about; pictures of up to two and a quarter times as many are
 enhanced exactly."""
 RADIUS = 3
 """Half the side of the windows of the small copy, in its pixels."""

@@ -179,7 +179,7 @@ def _load_function(
     apply = partial(function, **config)
 
     def one(picture: Tensor) -> Tensor:
-        given = picture.permute(1, 2, 0).cpu().numpy().copy()
+        given = picture.detach().permute(1, 2, 0).cpu().numpy().copy()
         try:
             done = np.asarray(apply(given), dtype=np.float32)
         except EnhanceKitError:

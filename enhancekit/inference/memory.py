@@ -41,9 +41,12 @@ def free_memory(device: torch.device) -> int:
             int((_CGROUP / name).read_text(encoding="ascii"))
             for name in ("memory.max", "memory.current")
         )
+        lines = (_CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        known = {name: int(value) for name, value in map(str.split, lines)}
     except (OSError, ValueError):  # no container, or one without a limit
         return free
-    return max(0, min(free, limit - used))
+    cached = known.get("inactive_file", 0) + known.get("active_file", 0)
+    return max(0, min(free, limit - used + cached))
 
 
 class _Live(TorchDispatchMode):
@@ -55,6 +58,10 @@ class _Live(TorchDispatchMode):
         self._now = 0
         self.peak = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, which takes seconds
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for found in tree_leaves(made):
@@ -63,7 +70,10 @@ class _Live(TorchDispatchMode):
         return made
 
     def _note(self, made: Tensor) -> None:
-        storage = made.untyped_storage()
+        try:
+            storage = made.untyped_storage()
+        except (NotImplementedError, RuntimeError):  # sparse, or another library's
+            return
         place, size = storage.data_ptr(), storage.nbytes()
         if place not in self._tensors:  # else a view
             self._now += size

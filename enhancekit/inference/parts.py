@@ -84,7 +84,8 @@ def collect(parts: Iterator[Part], height: int, width: int) -> Tensor:
     result: Tensor | None = None
     for rows, columns, pixels in parts:
         if pixels.shape[2:] == (height, width):
-            result = pixels
+            # what was made in inference mode could not be changed by whoever gets it
+            result = pixels.clone() if pixels.is_inference() else pixels
             continue
         if result is None:
             result = torch.empty(

@@ -14,8 +14,10 @@ import enhancekit
 from enhancekit.imaging.convert import open_image
 from enhancekit.inference import apply
 from enhancekit.inference.apply import apply_network, network_parts
+from enhancekit.inference.compiled import CompiledForward
 from enhancekit.inference.memory import free_memory, peak_bytes
 from enhancekit.inference.parts import Part, Whole, collect
+from enhancekit.specs import SizeRequirements
 
 CPU = torch.device("cpu")
 TINY = {"width": 4, "counts": (1, 1), "context": "mfnn:exposure"}
@@ -84,6 +86,71 @@ class TestNetworkParts:
         assert taken <= most or max(used) <= 64 + 2 * (network.size_requirements.halo + 4)
         assert len(used) > 1
 
+    def test_a_batch_has_a_context_for_each_picture(self, network, monkeypatch):
+        monkeypatch.setattr(apply, "PROBE", 64)
+        batch = torch.rand(2, 3, 150, 160) * torch.tensor([0.1, 0.8]).view(2, 1, 1, 1)
+        together = apply_network(network, batch, global_context=True)
+        singly = [apply_network(network, x[None], global_context=True) for x in batch]
+        torch.testing.assert_close(together, torch.cat(singly), rtol=0, atol=1e-5)
+
+    def test_a_batch_needs_more_memory_than_a_picture(self, network, monkeypatch):
+        monkeypatch.setattr(apply, "free_memory", lambda device: 1 << 20)
+        source = Watched(torch.rand(9, 3, 120, 120))
+        assert len(list(network_parts(network, source, global_context=True))) > 1
+
+    def test_engines_are_measured_by_torch(self, network, monkeypatch):
+        monkeypatch.setattr(apply, "free_memory", lambda device: 1 << 20)
+        calls = []
+
+        def compiled(inputs):
+            calls.append(inputs["pictures"].shape)
+            return inputs["pictures"]
+
+        x = torch.rand(1, 3, 300, 300)
+        module = CompiledForward(network, compiled, least=1)
+        done = apply_network(module, x, global_context=True)
+        torch.testing.assert_close(done, x)
+        assert len(calls) > 4
+
+    @pytest.mark.parametrize("made", [torch.Tensor.to_sparse, torch.Tensor.to_mkldnn])
+    def test_tensors_that_show_no_memory_are_no_hindrance(self, made):
+        class Odd(torch.nn.Module):
+            size_requirements = SizeRequirements(halo=0)
+
+            def forward(self, x):
+                return made(x.contiguous()).to_dense()
+
+        x = torch.rand(1, 3, 300, 300)
+        torch.testing.assert_close(apply_network(Odd(), x, global_context=False), x)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            MemoryError(),
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        ],
+        ids=["python", "torch"],
+    )
+    def test_too_large_a_part_is_read_smaller(self, network, error, caplog):
+        class Large(Watched):
+            def read(self, rows=slice(None), columns=slice(None)):
+                if (rows.stop or 400) - (rows.start or 0) > 300:
+                    raise error
+                return super().read(rows, columns)
+
+        network.context_grid = 48
+        x = torch.rand(1, 3, 400, 400)
+        parts = network_parts(network, Large(x), global_context=False, tile=400)
+        wanted = apply_network(network, x, global_context=False, tile=None)
+        found = collect(parts, 400, 400)
+        assert "out of memory on cpu; going on in tiles of" in caplog.text
+        assert found.shape == wanted.shape
+
+    def test_results_can_be_changed(self, network):
+        assert not apply_network(
+            network, torch.rand(1, 3, 8, 8), global_context=True
+        ).is_inference()
+
     def test_little_free_memory_makes_tiles_smaller(self, network, monkeypatch):
         monkeypatch.setattr(apply, "free_memory", lambda device: 1 << 20)
         parts = network_parts(network, Whole(torch.rand(1, 3, 300, 400)), global_context=True)
@@ -104,9 +171,10 @@ class TestMemory:
         monkeypatch.setattr(memory, "_CGROUP", tmp_path)
         (tmp_path / "memory.max").write_text("max\n")
         (tmp_path / "memory.current").write_text("1000\n")
+        (tmp_path / "memory.stat").write_text("anon 7\nactive_file 30\ninactive_file 70\n")
         assert free_memory(CPU) == pytest.approx(without, rel=0.5)
         (tmp_path / "memory.max").write_text("5000\n")
-        assert free_memory(CPU) == 4000
+        assert free_memory(CPU) == 4100  # what caches files can be had
         (tmp_path / "memory.current").write_text("6000\n")
         assert free_memory(CPU) == 0
 
@@ -179,3 +247,13 @@ def test_memory_beyond_input_and_output_does_not_follow_the_picture(mode):
     result = 36 / 1.048576
     # as floats alone, the picture and its result would take 275 MiB
     assert float(done.stdout) < result + (270 if mode == "exact" else 150)
+
+
+def test_measuring_memory_loads_no_compiler():
+    code = """
+import sys, torch
+from enhancekit.inference.memory import peak_bytes
+assert peak_bytes(lambda: torch.zeros(4) + 1) == 32
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -43,7 +43,9 @@ class TestShipped:
     @pytest.mark.parametrize(("name", "recipe"), shipped().items())
     def test_parses(self, name, recipe):
         read = read_recipe(recipe, ["data.root=anywhere"])
-        assert enhancekit.enhancers.get(read.model.enhancer).qualified_name == name
+        # the example's recipe trains what it compares its own with, and its own by one option
+        known = "mfnn:mfnn-lite" if name == "acme:fast-lite" else name
+        assert enhancekit.enhancers.get(read.model.enhancer).qualified_name == known
         assert read.data.root == "anywhere"
         assert read.data.sources or read.data.clean
 

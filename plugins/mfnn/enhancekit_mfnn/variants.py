@@ -45,7 +45,7 @@ VARIANTS = (
         config={"width": 32, "counts": (4, 4, 4), "pack": 2},
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-denoise.safetensors",
-            sha256="dc9d622f8cb40b8abc9f6a6a1fe1d5e17dd3eb7bb00883b083fa603d5355b925",
+            sha256="4aa388e51b464bf6a4e91aeaa98209768b5fd7d26f9ea835f78ee98abd1c9408",
         ),
         train_hint=_TRAIN.format("mfnn-denoise"),
     ),
@@ -57,7 +57,7 @@ VARIANTS = (
         config={"width": 32, "counts": (4, 4, 4), "scale": 2},
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-sr-x2.safetensors",
-            sha256="2ee04bd43eee2c0d997e75a58813a6e0ac08748e62197e8f3f71c2c964771fcb",
+            sha256="108cf4c7a51704a74da74ef0dba405d4fe8b6c4856f5a2e94108b4ab3254b67c",
         ),
         scale=2,
         train_hint=_TRAIN.format("mfnn-sr-x2"),
