@@ -24,7 +24,7 @@ __all__ = ["apply_network", "blaming", "network_parts"]
 
 logger = logging.getLogger(__name__)
 
-MOST_MEMORY = 1 << 30
+MOST_MEMORY = 3 << 28
 """Bytes that a network's tensors should hold at most at once on the CPU: with larger tiles less
 overlaps, but more has to go through the memory, and beyond this they get slower."""
 IN_ONE = 1 << 20
