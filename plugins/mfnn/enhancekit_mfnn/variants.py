@@ -33,7 +33,7 @@ VARIANTS = (
         controls=_CONTROLS,
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-lite.safetensors",
-            sha256="3873264e80b9bcc1d079ae4e1c4ac9922fe4f0ae3398f352f106a0f297eda3b5",
+            sha256="59b72bcb0526e75793e18d0045223c6d52f51f13c2ac30c5af4b9067a2a51700",
         ),
         train_hint=_TRAIN.format("mfnn-lite"),
     ),
