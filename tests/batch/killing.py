@@ -53,9 +53,10 @@ def main(home: Path, kills: int, seed: int) -> None:
     for _ in range(kills):
         number = child(source, out, log)
         before = len(list(out.glob("*.png"))) if out.exists() else 0
-        while not out.exists() or len(list(out.glob("*.png"))) < before + 3:
+        more = chance.randint(1, 4)
+        while not out.exists() or len(list(out.glob("*.png"))) < before + more:
             time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.02))
+        time.sleep(chance.uniform(0, 0.004))  # well within a picture, and far from the last
         os.kill(number, signal.SIGKILL)
         unfinished += os.WIFSIGNALED(os.waitpid(number, 0)[1])
         partial += [name for name, data in visible(out).items() if data != whole[name]]

@@ -496,7 +496,7 @@ class TestDisturbed:
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     def test_killed_at_random_moments(self, tmp_path):
-        for i in range(36):
+        for i in range(100):
             save(tmp_path / "in" / f"{i:02}.png", height=64, seed=i)
         done = subprocess.run(
             [sys.executable, Path(__file__).with_name("killing.py"), tmp_path, "5", "1"],
@@ -509,7 +509,7 @@ class TestDisturbed:
         found = json.loads(done.stdout)
         assert found["killed"] == 5
         assert found["partial"] == []
-        assert (found["exit"], found["equal"], found["count"]) == (0, True, 36)
+        assert (found["exit"], found["equal"], found["count"]) == (0, True, 100)
         assert found["more than once"] <= 5 * JOBS
         assert found["left over"] == []
 
