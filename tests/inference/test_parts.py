@@ -131,20 +131,19 @@ class TestNetworkParts:
         ],
         ids=["python", "torch"],
     )
-    def test_too_large_a_part_is_read_smaller(self, network, error, caplog):
+    def test_too_large_a_part_is_read_smaller(self, network, error, caplog, monkeypatch):
         class Large(Watched):
             def read(self, rows=slice(None), columns=slice(None)):
                 if (rows.stop or 400) - (rows.start or 0) > 300:
                     raise error
                 return super().read(rows, columns)
 
-        network.context_grid = 48
         x = torch.rand(1, 3, 400, 400)
-        parts = network_parts(network, Large(x), global_context=False, tile=400)
-        wanted = apply_network(network, x, global_context=False, tile=None)
-        found = collect(parts, 400, 400)
-        assert "out of memory on cpu; going on in tiles of" in caplog.text
-        assert found.shape == wanted.shape
+        wanted = apply_network(network, x, global_context=True, tile=None)
+        monkeypatch.setattr(apply, "IN_ONE", 1000)
+        parts = network_parts(network, Large(x), global_context=True, tile=400)
+        torch.testing.assert_close(collect(parts, 400, 400), wanted, rtol=0, atol=1e-5)
+        assert "out of memory on cpu; going on in tiles of 200 pixels" in caplog.text
 
     def test_results_can_be_changed(self, network):
         assert not apply_network(
