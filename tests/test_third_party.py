@@ -303,7 +303,7 @@ def test_breaking_in_the_backward_pass_is_a_plugin_error(broken, tmp_path, tiny_
 
 
 CONTEXT = """
-from enhancekit_mfnn.blocks import Exposure
+from enhancekit_mfnn.context import Exposure
 
 
 class Context(Exposure):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from enhancekit.errors import ConformanceError
-from enhancekit.testing.cases import BackboneCase, BlockCase
+from enhancekit.testing.cases import BackboneCase, BlockCase, NotApplicable
 from enhancekit.testing.samples import noise, seeded
 
 __all__ = [
@@ -42,6 +42,9 @@ def _result(case: ModuleCase, module: nn.Module, x: Tensor, seed: int = 0) -> Te
 def gradient_reaches_every_parameter(case: ModuleCase) -> None:
     """Require that every parameter takes part in what is trained."""
     module = case.make().train()
+    trained = [(k, p) for k, p in module.named_parameters() if p.requires_grad]
+    if not trained:
+        raise NotApplicable("it has no parameters to train")
     x = _input(case, module)
     for seed in range(3):  # a rectifier or dropout may shut one picture off
         with seeded(seed):
@@ -55,7 +58,6 @@ def gradient_reaches_every_parameter(case: ModuleCase) -> None:
         own = own_loss(x, x.flip(0))
         if own.requires_grad:
             torch.autograd.backward([own])
-    trained = [(k, p) for k, p in module.named_parameters() if p.requires_grad]
     without = [k for k, p in trained if p.grad is None or not bool(p.grad.any())]
     if without:
         raise ConformanceError(

@@ -51,8 +51,7 @@ class Objective(nn.Module):
             if self.losses:
                 arguments = []
                 if self.global_context:
-                    wholes = batch.input_whole, batch.target_whole
-                    arguments.append(self.network.context_for(*wholes))
+                    arguments.append(self.network.context_for(batch))
                 output = self.network(low, *arguments)
                 losses.append(self.losses[phase](output, batch.target))
             if thumbnails is not None:

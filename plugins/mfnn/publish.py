@@ -147,7 +147,7 @@ def main(name: str, run: Path, root: Path, exposure: Path | None = None) -> None
     state = {k: v.half() for k, v in safetensors.torch.load_file(run).items()}
     if exposure:
         other = safetensors.torch.load_file(exposure)
-        state |= {k: v.half() for k, v in other.items() if k.startswith("exposure.")}
+        state |= {k: v.half() for k, v in other.items() if k.startswith("context_block.")}
     card = replace(read_card(run), license=TERMS[task], limits=LIMITS[task], figures={})
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.safetensors"

@@ -35,7 +35,7 @@ def main(name: str, root: str, weights: str | None = None) -> None:
     """Print one line for each source."""
     data = read_recipe(str(RECIPES / f"{name}.toml"), [f'data.root="{root}"']).data
     enhancer = enhancekit.load(name, weights=weights, precision="fp32")
-    exposure: Any = enhancer.module.exposure if enhancer.module else None
+    exposure: Any = enhancer.module.context_block if enhancer.module else None
     for source, pairs in split_pairs(data)[1].items():
         rows = []
         for pair in pairs:

@@ -134,14 +134,14 @@ class TestControls:
 
     def test_without_it_a_brightness_is_predicted(self, untrained):
         x = torch.rand(3, 48, 48) * 0.1
-        context = untrained.module.exposure
+        context = untrained.module.context_block
         predicted = context.predict(context.summarise(x[None]))
         assert float(untrained.enhance(x).mean()) == pytest.approx(float(predicted), abs=1e-4)
 
     def test_untrained_output_is_the_tone_curve(self, untrained):
         x = torch.rand(3, 20, 21)
-        log_gain = untrained.module.context(x[None], torch.tensor([0.6]))
-        wanted = untrained.module.exposure.curve(x[None], log_gain)[0]
+        log_gain = untrained.module.context(x[None], exposure=torch.tensor([0.6]))
+        wanted = untrained.module.context_block.curve(x[None], log_gain)[0]
         torch.testing.assert_close(untrained.enhance(x, exposure=0.6), wanted)
 
     def test_each_picture_of_a_batch_is_exposed(self, untrained):

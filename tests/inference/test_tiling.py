@@ -274,7 +274,7 @@ class TestMfnn:
         x[..., 32:] *= 5  # tiles of very different brightness
         tiled = apply_network(network, x, global_context=True, tile=16)
         log_gain = network.context(x)
-        torch.testing.assert_close(tiled, network.exposure.curve(x, log_gain))
+        torch.testing.assert_close(tiled, network.context_block.curve(x, log_gain))
 
     @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
     def test_the_declared_halo_is_true(self, config):
@@ -283,7 +283,7 @@ class TestMfnn:
         grid = needs.multiple_of
         side = -(-(2 * needs.halo + 3 * grid) // grid) * grid
         arguments = ()
-        if network.exposure is not None:
+        if network.context_block is not None:
             arguments = (torch.full((1, 1, 1, 1), 0.7),)
         else:
             network.double()

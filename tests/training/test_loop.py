@@ -565,13 +565,15 @@ class TestNonFinite:
 
 class TestContext:
     def test_alone_it_changes_only_its_parameters(self, recipe):
-        made = recipe(loss="", model={"only": "exposure"}, run={"steps": 6, "context_batch": 4})
+        made = recipe(
+            loss="", model={"only": "context_block"}, run={"steps": 6, "context_batch": 4}
+        )
         trainer = Trainer(made, device="cpu")
         before = snapshot(trainer.network)
         reports = list(trainer.run())
         after = trainer.network.state_dict()
         changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
-        exposure = {name for name in after if name.startswith("exposure.")}
+        exposure = {name for name in after if name.startswith("context_block.")}
         assert changed == exposure
         assert len(exposure) > 4
         assert all(r.loss > 0 for r in reports)
@@ -580,7 +582,7 @@ class TestContext:
     def test_alone_it_learns(self, recipe):
         made = recipe(
             loss="",
-            model={"only": "exposure"},
+            model={"only": "context_block"},
             optim={"lr": 3e-3},
             run={"steps": 60, "context_batch": 8},
         )
@@ -593,14 +595,14 @@ class TestContext:
         before = snapshot(trainer.network)
         list(trainer.run())
         after = trainer.network.state_dict()
-        for part in ("exposure.head.4.weight", "head.final.weight"):
+        for part in ("context_block.head.4.weight", "head.final.weight"):
             assert not torch.equal(after[part], before[part])
 
     def test_without_thumbnails_it_stays(self, recipe):
         trainer = Trainer(recipe(), device="cpu")
-        before = snapshot(trainer.network.exposure)
+        before = snapshot(trainer.network.context_block)
         list(trainer.run())
-        assert equal(trainer.network.exposure.state_dict(), before)
+        assert equal(trainer.network.context_block.state_dict(), before)
 
     def test_only_the_head(self, recipe):
         trainer = Trainer(recipe(model={"only": r"head\.(final|conv4)"}), device="cpu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from enhancekit.errors import OptionError, PluginError
 from enhancekit.plugins import host
 from enhancekit.specs import SizeRequirements
 from enhancekit_mfnn.blocks import GLSC, HSCDecoder
+
+if TYPE_CHECKING:
+    from enhancekit.training.batches import Batch
 
 __all__ = ["MFNN"]
 
@@ -143,10 +146,10 @@ class MFNN(nn.Module):
             raise OptionError(f"counts needs 1 to 3 numbers of at least 0, not {tuple(counts)}")
         self.scales = len(counts)
         self.output, self.pack, self.scale = output, pack, scale
-        # a third party's context block has the same three methods
-        self.exposure: Any = _part("context", context) if context else None
-        self.context_grid = getattr(self.exposure, "context_grid", None)
-        channels = (3 + int(getattr(self.exposure, "extra_channels", 0))) * pack**2
+        # any class with the methods that `enhancekit_mfnn.context` lists
+        self.context_block: Any = _part("context", context) if context else None
+        self.context_grid = getattr(self.context_block, "context_grid", None)
+        channels = (3 + int(getattr(self.context_block, "extra_channels", 0))) * pack**2
         # a head that knows nothing of packing is asked for a picture and gives one
         packed = {"out_channels": 3 * (pack * scale) ** 2} if pack * scale > 1 else {}
         residual = partial(_part, "residual", block, **(block_options or {}))
@@ -181,32 +184,33 @@ class MFNN(nn.Module):
             multiple_of=multiple, minimum=multiple, halo=self._halo(), scale=scale
         )
 
-    def context(self, whole: Tensor, exposure: Tensor | None = None) -> Tensor | None:
-        """Decide what depends on the whole picture, (N, 3, H, W): the exposure, if there is one.
+    def context(self, whole: Tensor, **controls: Tensor) -> Tensor | None:
+        """Decide what depends on the whole picture, (N, 3, H, W), if there is such a thing.
 
         Parameters
         ----------
         whole : Tensor
             The whole picture.
-        exposure : Tensor, optional
-            Mean brightness wanted, shape (N,); predicted when not given.
+        **controls : Tensor
+            What the context block can be told, shape (N,): ``exposure``, say.
         """
-        if self.exposure is None:
+        if self.context_block is None:
             return None
-        thumbnail = self.exposure.summarise(whole)
-        wanted = self.exposure.predict(thumbnail) if exposure is None else exposure
-        found: Tensor = self.exposure.solve(thumbnail, wanted)
+        found: Tensor = self.context_block.context(whole, **controls)
         return found
 
-    def context_for(self, inputs: Tensor, targets: Tensor) -> Tensor | None:
-        """Give the context that makes whole inputs as bright as their references (training)."""
-        return self.context(inputs, targets.mean(dim=(1, 2, 3)))
+    def context_for(self, batch: Batch) -> Tensor | None:
+        """Give the context that suits a batch whose references are known (training)."""
+        if self.context_block is None:
+            return None
+        found: Tensor = self.context_block.context_for(batch)
+        return found
 
     def context_loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Tell how far the predicted brightness of whole inputs is off (training)."""
-        if self.exposure is None:
+        """Tell how far decisions on whole inputs are off (training)."""
+        if not hasattr(self.context_block, "loss"):
             return inputs.new_zeros(())
-        loss: Tensor = self.exposure.loss(inputs, targets)
+        loss: Tensor = self.context_block.loss(inputs, targets)
         return loss
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -215,10 +219,10 @@ class MFNN(nn.Module):
         Height and width are multiples of 4 times `pack` (three scales). Without `context`, `x` is
         taken to be the whole picture.
         """
-        if self.exposure is None:
+        if self.context_block is None:
             seen = x
         else:
-            seen = self.exposure(x, self.context(x) if context is None else context)
+            seen = self.context_block(x, self.context(x) if context is None else context)
         packed = F.pixel_unshuffle(seen, self.pack) if self.pack > 1 else seen
         pictures = [packed, *(_shrink(packed, 2**k) for k in range(1, self.scales))]
         encoded = [encode(picture) for encode, picture in zip(self.encoders, pictures, strict=True)]

@@ -23,20 +23,21 @@ def enhancekit_backbones() -> Iterator[BackboneSpec]:
 @hookimpl
 def enhancekit_blocks() -> Iterator[BlockSpec]:
     """Register the network's blocks."""
-    for name, role, attribute, summary in (
-        ("hsc_encoder", "encoder", "HSCEncoder", "Conv 3x3 then conv 5x5, nothing between"),
-        ("scr", "residual", "SCR", "Skip-connection residual block"),
-        ("glsc", "trunk", "GLSC", "Residual blocks in series, then conv 1x1"),
-        ("hsc_decoder", "decoder", "HSCDecoder", "Conv 5x5"),
-        ("reconstruct", "head", "Reconstruct", "Features to picture, with a long skip"),
-        ("exposure", "context", "Exposure", "Global tone curve towards a chosen brightness"),
+    for name, role, target, summary in (
+        ("hsc_encoder", "encoder", "blocks:HSCEncoder", "Conv 3x3 then conv 5x5, nothing between"),
+        ("scr", "residual", "blocks:SCR", "Skip-connection residual block"),
+        ("glsc", "trunk", "blocks:GLSC", "Residual blocks in series, then conv 1x1"),
+        ("hsc_decoder", "decoder", "blocks:HSCDecoder", "Conv 5x5"),
+        ("reconstruct", "head", "blocks:Reconstruct", "Features to picture, with a long skip"),
+        ("exposure", "context", "context:Exposure", "Tone curve towards a chosen brightness"),
+        (
+            "noise_level",
+            "context",
+            "context:NoiseLevel",
+            "Strength of the noise, if known",
+        ),
     ):
-        yield BlockSpec(
-            name=name,
-            role=role,
-            summary=summary,
-            target=f"enhancekit_mfnn.blocks:{attribute}",
-        )
+        yield BlockSpec(name=name, role=role, summary=summary, target=f"enhancekit_mfnn.{target}")
 
 
 @hookimpl

@@ -20,7 +20,7 @@ VARIANTS = (
         default=True,
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn.safetensors",
-            sha256="dbe0b79ee8c3546adf8ff655c77a38576f7fa89f33507e2717705075d44741eb",
+            sha256="9c295abe6ab04f4ddc4ea78ae8e19522fd582d6db62c97445ba59fadb561a014",
         ),
         train_hint=_TRAIN.format("mfnn"),
     ),
@@ -33,7 +33,7 @@ VARIANTS = (
         controls=_CONTROLS,
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-lite.safetensors",
-            sha256="59b72bcb0526e75793e18d0045223c6d52f51f13c2ac30c5af4b9067a2a51700",
+            sha256="8257db7fb342328a573c45c5bbd8136fa1d29169ad1b6f0fab56e15adf6b25a5",
         ),
         train_hint=_TRAIN.format("mfnn-lite"),
     ),

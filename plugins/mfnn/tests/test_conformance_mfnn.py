@@ -42,6 +42,13 @@ BLOCKS = [
         # every parameter takes part where the prediction itself is the gain
         call=lambda block, x: block(x, block.predict(block.summarise(x)).view(-1, 1, 1, 1)),
     ),
+    BlockCase(
+        "mfnn:noise_level",
+        args=(),
+        channels=3,
+        out_channels=4,
+        call=lambda block, x: block(x, block.context(x)),
+    ),
 ]
 BACKBONES = [
     BackboneCase("mfnn:mfnn", options={"width": 4, "counts": counts, **options})

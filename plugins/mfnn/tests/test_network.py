@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import enhancekit
 from enhancekit.errors import OptionError, PluginError, UnknownNameError
 from enhancekit.plugins import host
+from enhancekit.training.batches import Batch
 from enhancekit.training.recipe import read_recipe
 from enhancekit.weights import normalised
 
@@ -34,6 +35,7 @@ CONFIGS = {
     "packed": {"width": 4, "counts": (1, 1), "pack": 2},
     "packed sigmoid": {"width": 4, "counts": (1,), "pack": 4, "output": "sigmoid"},
     "packed exposure": {"width": 4, "counts": (1, 1), "pack": 2, "context": "mfnn:exposure"},
+    "noise level": {"width": 4, "counts": (1, 1), "pack": 2, "context": "mfnn:noise_level"},
     "twice": {"width": 4, "counts": (1, 1), "scale": 2},
     "packed and thrice": {"width": 4, "counts": (1,), "pack": 2, "scale": 3},
 }
@@ -42,7 +44,7 @@ CONFIGS = {
 def randomised(network, seed=0):
     torch.manual_seed(seed)
     for name, parameter in network.named_parameters():
-        if not name.startswith("exposure"):
+        if not name.startswith("context_block"):
             nn.init.normal_(parameter, std=0.2)
     return network
 
@@ -185,7 +187,7 @@ class TestFormulas:
     def test_with_exposure_the_curved_picture_is_seen(self):
         network = randomised(MFNN(4, (1, 1), context="mfnn:exposure")).eval()
         x, log_gain = noise(1, 3, 12, 20) * 0.2, torch.full((1, 1, 1, 1), 1.5)
-        seen = network.exposure(x, log_gain)
+        seen = network.context_block(x, log_gain)
         assert seen.shape[1] == 4
         z = described(network.state_dict(), seen, (1, 1), slope=0.1)
         wanted = (seen[:, :3] + 0.1 * z).clamp(0, 1)
@@ -289,7 +291,7 @@ class TestEveryConfig:
         network = randomised(MFNN(**{**config, "dropout": 0.0})).train()
         side = 16 * network.scale
         inputs, targets = noise(2, 3, 16, 16) * 0.5, noise(2, 3, side, side, seed=8)
-        context = network.context_for(inputs, targets)
+        context = network.context_for(Batch(inputs, targets, inputs, targets))
         loss = (network(inputs, context) - targets).square().mean()
         (loss + network.context_loss(inputs, targets)).backward()
         for name, parameter in network.named_parameters():
@@ -336,7 +338,7 @@ class TestContext:
         network = MFNN(4, (1, 1))
         x = noise(1, 3, 8, 8)
         assert network.context(x) is None
-        assert network.context_for(x, x) is None
+        assert network.context_for(Batch(x, x, x, x)) is None
         assert float(network.context_loss(x, x)) == 0
 
     def test_it_is_taken_from_the_whole_when_not_given(self, network):
@@ -345,14 +347,15 @@ class TestContext:
 
     def test_a_wanted_exposure_is_reached(self, network):
         x = noise(2, 3, 48, 48) * 0.3
-        y = network(x, network.context(x, torch.tensor([0.4, 0.6])))
+        y = network(x, network.context(x, exposure=torch.tensor([0.4, 0.6])))
         torch.testing.assert_close(
             y.mean(dim=(1, 2, 3)), torch.tensor([0.4, 0.6]), rtol=0, atol=1e-4
         )
 
     def test_for_training_it_is_that_of_the_references(self, network):
         inputs, targets = noise(2, 3, 48, 48) * 0.1, noise(2, 3, 48, 48, seed=9) * 0.8
-        y = network(inputs, network.context_for(inputs, targets))
+        crops = inputs[:, :, :4, :4], targets[:, :, :4, :4]
+        y = network(inputs, network.context_for(Batch(*crops, inputs, targets)))
         torch.testing.assert_close(
             y.mean(dim=(1, 2, 3)), targets.mean(dim=(1, 2, 3)), rtol=0, atol=1e-4
         )

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from enhancekit_mfnn import folding
-from enhancekit_mfnn.blocks import Exposure, HSCEncoder
+from enhancekit_mfnn.blocks import HSCEncoder
+from enhancekit_mfnn.context import Exposure
 from enhancekit_mfnn.network import _shrink
 
 

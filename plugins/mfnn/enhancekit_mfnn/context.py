@@ -1,0 +1,172 @@
+"""The context blocks of MFNN: what is decided once for a whole picture, then told to every tile.
+
+A context block has ``extra_channels``, how many it adds to the picture's three;
+``context(whole, **controls)``, which decides; ``context_for(batch)``, the decision that suits a
+training batch, whose references are known; and ``forward(x, context)``, what the network sees of a
+picture. It may have ``loss(inputs, targets)``, a loss of its own on thumbnails of whole pictures,
+and ``context_grid``; see `enhancekit.specs.BackboneSpec`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from enhancekit.training.batches import Batch
+
+__all__ = ["Exposure", "NoiseLevel"]
+
+
+def _average_down(x: Tensor, size: int) -> Tensor:
+    """Give ``adaptive_avg_pool2d(x, size)`` as two products with matrices of averages."""
+
+    def averages(length: int) -> Tensor:
+        row = torch.arange(size, device=x.device).view(-1, 1)
+        place = torch.arange(length, device=x.device)
+        first, end = row * length // size, ((row + 1) * length + size - 1) // size
+        inside = ((place >= first) & (place < end)).to(x.dtype)
+        return inside / inside.sum(dim=1, keepdim=True)
+
+    return averages(x.shape[2]) @ x @ averages(x.shape[3]).T
+
+
+class Exposure(nn.Module):
+    r"""Exposure as its own, global decision: a tone curve whose mean brightness is chosen first.
+
+    The curve is :math:`f_g(x) = g x / (1 + (g - 1) |x|)`: slope g in the shadows, 1 stays 1. The
+    gain g is solved for so that the mean of the curved picture is the target brightness, which a
+    small network predicts from a thumbnail of the whole picture unless it is given. The network
+    behind then sees the curved picture and log g, which tells it how far noise was amplified.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the predictor's first convolution.
+    dropout : float
+        Dropout of the predictor while training.
+    """
+
+    extra_channels = 1
+    context_grid = 48
+    max_log_gain = 6.0
+
+    def __init__(self, width: int = 24, dropout: float = 0.3) -> None:
+        super().__init__()
+        channels = (4, width, 2 * width, 2 * width, 4 * width)
+        layers: list[nn.Module] = []
+        for below, above in pairwise(channels):
+            layers += [nn.Conv2d(below, above, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(8 * width, 64),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(64, 1),
+        )
+
+    def context(self, whole: Tensor, exposure: Tensor | None = None) -> Tensor:
+        """Choose log g, (N, 1, 1, 1), by the mean brightness wanted, (N,), or else predicted."""
+        thumbnail = self.summarise(whole)
+        return self.solve(thumbnail, self.predict(thumbnail) if exposure is None else exposure)
+
+    def context_for(self, batch: Batch) -> Tensor:
+        """Choose log g so that whole inputs become as bright as their references."""
+        return self.context(batch.input_whole, batch.target_whole.mean(dim=(1, 2, 3)))
+
+    def summarise(self, whole: Tensor) -> Tensor:
+        """Average a whole picture (N, 3, H, W) down to (N, 3, 48, 48), in 32 bits."""
+        if torch.onnx.is_in_onnx_export():  # ONNX has no adaptive pooling of an unknown size
+            return _average_down(whole.float(), self.context_grid)
+        return F.adaptive_avg_pool2d(whole.float(), self.context_grid)
+
+    def solve(self, thumbnail: Tensor, brightness: Tensor) -> Tensor:
+        """Find log g, shape (N, 1, 1, 1), giving the mean `brightness`, shape (N,)."""
+        low = torch.full((thumbnail.shape[0], 1, 1, 1), -3.0, device=thumbnail.device)
+        high = torch.full_like(low, self.max_log_gain)
+        target = brightness.float().view(-1, 1, 1, 1)
+        for _ in range(24):  # bisection down to a millionth
+            middle = (low + high) / 2
+            mean = self.curve(thumbnail, middle).mean(dim=(1, 2, 3), keepdim=True)
+            low = torch.where(mean < target, middle, low)
+            high = torch.where(mean < target, high, middle)
+        return (low + high) / 2
+
+    def predict(self, thumbnail: Tensor) -> Tensor:
+        """Predict the brightness, shape (N,), a good picture of the scene would have."""
+        grey = torch.full((thumbnail.shape[0],), 0.45, device=thumbnail.device)
+        log_gain = self.solve(thumbnail, grey)
+        picture = (self.curve(thumbnail, log_gain) - 0.45) * 3
+        level = (log_gain - 3).expand(-1, 1, *thumbnail.shape[2:])
+        # 16 bits would shift the brightness of the whole picture, and cost nothing to avoid
+        with torch.autocast(thumbnail.device.type, enabled=False):
+            features = self.features(torch.cat((picture, level), dim=1))
+            pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
+            brightness: Tensor = 0.45 + 0.2 * self.head(pooled)[:, 0]
+        return brightness.clamp(0.05, 0.95)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Compare the predicted brightness with that of the references, N thumbnails.
+
+        The inputs are made darker or brighter, and tinted a little, at random: what the scene is
+        decides how bright it should be, not how far it was underexposed.
+        """
+        thumbnail = self.summarise(inputs)
+        gain = torch.exp(torch.randn(len(inputs), 1, 1, 1, device=inputs.device) * 0.5)
+        gain = gain.minimum(1 / thumbnail.amax(dim=(1, 2, 3), keepdim=True).clamp(min=0.02))
+        tint = torch.exp(torch.randn(len(inputs), 3, 1, 1, device=inputs.device) * 0.05)
+        predicted = self.predict((thumbnail * gain * tint).clamp(0, 1))
+        return F.smooth_l1_loss(predicted, targets.float().mean(dim=(1, 2, 3)), beta=0.03)
+
+    @staticmethod
+    def curve(x: Tensor, log_gain: Tensor) -> Tensor:
+        """Apply the tone curve; odd around 0, so that noise below 0 stays harmless."""
+        gain = log_gain.exp()
+        # beyond 1 the curve goes on as x itself; the formula has a pole there for gains below 1
+        return gain * x / (1 + (gain - 1) * x.abs().clamp(max=1))
+
+    def forward(self, x: Tensor, log_gain: Tensor) -> Tensor:
+        """Give the curved picture and the level map, (N, 4, H, W), in 32 bits."""
+        x = x.float()
+        level = (log_gain / 3 - 1).expand(-1, 1, *x.shape[2:])
+        return torch.cat((self.curve(x, log_gain), level), dim=1)
+
+
+class NoiseLevel(nn.Module):
+    """How strong the noise is, if it is known: one more channel, the same everywhere.
+
+    Where sigma isn't given the channel is 0 and the network finds the noise by itself. The idea of
+    a map is FFDNet's (Zhang et al., IEEE TIP 2018), which always needs one.
+
+    Examples
+    --------
+    >>> level = NoiseLevel()
+    >>> x = torch.zeros(1, 3, 8, 8)
+    >>> level(x, level.context(x, sigma=torch.tensor([25.0])))[0, 3, 0, 0]
+    tensor(0.6000)
+    """
+
+    extra_channels = 1
+    context_grid = 1
+
+    def context(self, whole: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """Give the channel's value, (N, 1, 1, 1), for a standard deviation in 255ths, (N,)."""
+        if sigma is None:
+            return torch.zeros(len(whole), 1, 1, 1, device=whole.device)
+        # 5 more, so that a picture said to have no noise is told from one of which nothing is known
+        return (sigma.float().view(-1, 1, 1, 1) + 5) / 50
+
+    def context_for(self, batch: Batch) -> Tensor:
+        """Tell the noise of every second crop or so, as the difference's root mean square."""
+        error = (batch.input.float() - batch.target.float()).square().mean(dim=(1, 2, 3)).sqrt()
+        told = torch.rand(len(error), 1, 1, 1, device=error.device) < 0.5
+        return self.context(batch.input, 255 * error).where(told, self.context(batch.input))
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        """Give the picture and the channel, (N, 4, H, W), in 32 bits."""
+        return torch.cat((x.float(), level.expand(-1, 1, *x.shape[2:])), dim=1)
