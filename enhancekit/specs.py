@@ -156,6 +156,9 @@ class BackboneSpec(Spec):
     ``forward(x, context)`` for every tile. If all that counts for it are the averages of the
     picture on a grid, it says so by ``context_grid``, the grid's number of rows and of columns:
     a large picture then need not stand whole in memory, and `context` may be given its averages.
+    With ``takes_margins = True`` its ``forward`` takes ``margins=(top, bottom, left, right)``, how
+    many pixels of a tile are only there to be looked at, and leaves them out of the result: what
+    looks less far than the whole network then need not be computed for all of them.
     To be trained, it has ``context_for(batch)``, the context that suits an
     `enhancekit.training.batches.Batch`, and ``context_loss(inputs, targets)``, a loss of its own
     on thumbnails of whole pictures.

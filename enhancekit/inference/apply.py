@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from enhancekit.errors import EnhanceKitError, OptionError, OutOfMemoryError, PluginError
 from enhancekit.inference.memory import free_memory, peak_bytes
-from enhancekit.inference.parts import Part, Source, Whole, collect
+from enhancekit.inference.parts import Margins, Part, Source, Whole, collect
 from enhancekit.inference.tiling import SMALLEST_TILE, pad_to, tile_size, tiles
 from enhancekit.registry import blame
 from enhancekit.specs import SizeRequirements
@@ -24,11 +24,12 @@ __all__ = ["apply_network", "blaming", "network_parts"]
 
 logger = logging.getLogger(__name__)
 
-MOST_MEMORY = 3 << 28
+MOST_MEMORY = 3 << 27
 """Bytes that a network's tensors should hold at most at once on the CPU: with larger tiles less
 overlaps, but more has to go through the memory, and beyond this they get slower."""
 IN_ONE = 1 << 20
 """Pixels up to which a picture's averages are taken at once."""
+NO_MARGINS: Margins = (0, 0, 0, 0)
 PROBE = 128
 """Side, in pixels, of what a network's need of memory is measured on."""
 
@@ -150,10 +151,10 @@ def network_parts(
             arguments.append(module.context(whole.to(device), **given))  # type: ignore[operator]
         del whole
 
-    def network(part: Tensor, by: nn.Module = module) -> Tensor:
+    def network(part: Tensor, margins: Margins, by: nn.Module = module) -> Tensor:
         with _computing(device, dtype), blaming(part):
             part = part.to(device).contiguous(memory_format=torch.channels_last)
-            done = _checked(by(part, *arguments), part, by, needs.scale)
+            done = _own(by, part, arguments, margins)
             return done.to(source.device, torch.float32)
 
     def room() -> int:
@@ -214,7 +215,7 @@ _MEASURED: WeakKeyDictionary[nn.Module, dict[torch.dtype, int]] = WeakKeyDiction
 
 def _bytes_per_pixel(
     module: nn.Module,
-    network: Callable[[Tensor, nn.Module], Tensor],
+    network: Callable[[Tensor, Margins, nn.Module], Tensor],
     count: int,
     dtype: torch.dtype,
 ) -> int:
@@ -228,14 +229,26 @@ def _bytes_per_pixel(
         if dtype not in known:
             needs = _needs(module)
             probe = pad_to(torch.zeros(count, 3, PROBE, PROBE), needs.multiple_of, needs.minimum)
-            taken = peak_bytes(lambda: network(probe, seen))
+            taken = peak_bytes(lambda: network(probe, NO_MARGINS, seen))
             known[dtype] = max(1, taken // probe[:, 0].numel())
         return known[dtype]
 
 
-def _checked(done: object, given: Tensor, module: nn.Module, scale: int) -> Tensor:
+def _own(module: nn.Module, part: Tensor, arguments: Sequence[Tensor], margins: Margins) -> Tensor:
+    """Apply a network to a tile, and give what is the tile's own, without its margins."""
+    scale = _needs(module).scale
+    top, bottom, left, right = (margin * scale for margin in margins)
+    height, width = (side * scale for side in part.shape[2:])
+    if getattr(module, "takes_margins", False):
+        inner = height - top - bottom, width - left - right
+        return _checked(module(part, *arguments, margins=margins), part, module, inner)
+    done = _checked(module(part, *arguments), part, module, (height, width))
+    return done[:, :, top : height - bottom, left : width - right]
+
+
+def _checked(done: object, given: Tensor, module: nn.Module, size: tuple[int, int]) -> Tensor:
     """Refuse what breaks the contract of a backbone, naming it."""
-    wanted = (*given.shape[:2], given.shape[2] * scale, given.shape[3] * scale)
+    wanted = (*given.shape[:2], *size)
     if isinstance(done, Tensor) and tuple(done.shape) == wanted:
         return done
     what = f"the shape {tuple(done.shape)}" if isinstance(done, Tensor) else type(done).__name__

@@ -8,7 +8,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Part", "Source", "Whole", "collect"]
+__all__ = ["Margins", "Part", "Source", "Whole", "collect"]
+
+Margins = tuple[int, int, int, int]
+"""Pixels at the top, bottom, left and right of a tile that are only there to be looked at."""
 
 
 class Source(Protocol):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from enhancekit.errors import OptionError
-from enhancekit.inference.parts import Part, Source
+from enhancekit.inference.parts import Margins, Part, Source
 from enhancekit.specs import SizeRequirements
 
 __all__ = ["SMALLEST_TILE", "check_tile", "pad_to", "tile_size", "tiles"]
@@ -128,14 +128,17 @@ def _mirrored(length: int, multiple_of: int, minimum: int) -> Tensor:
 
 
 def tiles(
-    network: Callable[[Tensor], Tensor], source: Source, needs: SizeRequirements, tile: int | None
+    network: Callable[[Tensor, Margins], Tensor],
+    source: Source,
+    needs: SizeRequirements,
+    tile: int | None,
 ) -> Iterator[Part]:
     """Apply a network to a picture, whole or in tiles, and yield the parts of the result.
 
     Parameters
     ----------
     network : callable
-        Maps NCHW to NCHW of the size times the network's scale.
+        Maps NCHW to NCHW of the size times the network's scale, without the margins.
     source : Source
         The picture.
     needs : SizeRequirements
@@ -146,27 +149,24 @@ def tiles(
     scale = needs.scale
     height, width = source.shape[2:]
     if tile is None:
-        done = network(pad_to(source.read(), needs.multiple_of, needs.minimum))
+        padded = pad_to(source.read(), needs.multiple_of, needs.minimum)
+        done = network(padded, (0, 0, 0, 0))
         yield Part.whole(done[:, :, : height * scale, : width * scale])
         return
     if needs.halo is None:
         raise OptionError("tiles need a network that declares its halo")
     halo = -(-needs.halo // needs.multiple_of) * needs.multiple_of
     least = -(-needs.minimum // needs.multiple_of) * needs.multiple_of
-    padded = _Padded(source, needs.multiple_of, needs.minimum)
-    for top, bottom, above, below in _cuts(padded.height, tile, halo, least):
-        for left, right, before, behind in _cuts(padded.width, tile, halo, least):
+    picture = _Padded(source, needs.multiple_of, needs.minimum)
+    for top, bottom, above, below in _cuts(picture.height, tile, halo, least):
+        for left, right, before, behind in _cuts(picture.width, tile, halo, least):
             lower, outer = min(bottom, height), min(right, width)
             if top >= lower or left >= outer:  # it lies in the padding
                 continue
-            done = network(padded.read((above, below), (before, behind)))
+            margins = (top - above, below - bottom, left - before, behind - right)
+            done = network(picture.read((above, below), (before, behind)), margins)
             yield Part(
                 slice(top * scale, lower * scale),
                 slice(left * scale, outer * scale),
-                done[
-                    :,
-                    :,
-                    (top - above) * scale : (lower - above) * scale,
-                    (left - before) * scale : (outer - before) * scale,
-                ],
+                done[:, :, : (lower - top) * scale, : (outer - left) * scale],
             )

@@ -98,8 +98,15 @@ class Enlarging(nn.Module):
 
 
 def run_tiled(network, x, needs, tile):
-    height, width = (side * needs.scale for side in x.shape[2:])
-    return collect(tiles(network, Whole(x), needs, tile), height, width)
+    scale = needs.scale
+    height, width = (side * scale for side in x.shape[2:])
+
+    def own(part, margins):
+        top, bottom, left, right = (margin * scale for margin in margins)
+        done = network(part)
+        return done[:, :, top : done.shape[2] - bottom, left : done.shape[3] - right]
+
+    return collect(tiles(own, Whole(x), needs, tile), height, width)
 
 
 def no_room():

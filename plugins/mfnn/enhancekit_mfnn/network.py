@@ -68,6 +68,14 @@ def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear")
 
 
+def _crop(x: Tensor, had: Sequence[int], left: Sequence[int], unit: int = 1) -> Tensor:
+    """Narrow margins (top, bottom, left, right), in pixels, of features `unit` pixels apart."""
+    if tuple(had) == tuple(left):
+        return x
+    top, bottom, before, behind = ((h - k) // unit for h, k in zip(had, left, strict=True))
+    return x[:, :, top : x.shape[2] - bottom, before : x.shape[3] - behind]
+
+
 class MFNN(nn.Module):
     """Multi-scale feature network.
 
@@ -113,6 +121,8 @@ class MFNN(nn.Module):
     >>> net(torch.zeros(1, 3, 8, 12)).shape
     torch.Size([1, 3, 8, 12])
     """
+
+    takes_margins = True
 
     def __init__(
         self,
@@ -183,6 +193,7 @@ class MFNN(nn.Module):
         self.size_requirements = SizeRequirements(
             multiple_of=multiple, minimum=multiple, halo=self._halo(), scale=scale
         )
+        self._kept = self._kept_margins()
 
     def context(self, whole: Tensor, **controls: Tensor) -> Tensor | None:
         """Decide what depends on the whole picture, (N, 3, H, W), if there is such a thing.
@@ -213,11 +224,17 @@ class MFNN(nn.Module):
         loss: Tensor = self.context_block.loss(inputs, targets)
         return loss
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        margins: tuple[int, int, int, int] = (0, 0, 0, 0),
+    ) -> Tensor:
         """Map (N, 3, H, W) in [0, 1] to the same, height and width times `scale`.
 
         Height and width are multiples of 4 times `pack` (three scales). Without `context`, `x` is
-        taken to be the whole picture.
+        taken to be the whole picture. The result leaves out `margins`, as many pixels at the top,
+        bottom, left and right, which are only looked at, and that no further in than needed.
         """
         if self.context_block is None:
             seen = x
@@ -229,19 +246,25 @@ class MFNN(nn.Module):
         merged = [encoded[0]]
         for k in range(1, self.scales):
             merged.append(torch.cat((encoded[k], _half(merged[-1])), dim=1))
-        decoded = self.trunks[-1](merged.pop())
+        left = [tuple(min(m, keep) for m in margins) for keep in self._kept]
+        merged = [
+            _crop(features, margins, left[k], 2**k * self.pack) for k, features in enumerate(merged)
+        ]
+        decoded = self.trunks[-1](merged[-1])
         if self.scales == 1:
             decoded = self.decoders[0](decoded)
         for k in reversed(range(self.scales - 1)):
-            decoded = self._decode(k, merged[k], decoded)
-        y: Tensor = self.head(torch.cat((decoded, encoded[0]), dim=1))
+            coarse = _crop(decoded, left[k + 1], left[k], 2 ** (k + 1) * self.pack)
+            decoded = self._decode(k, merged[k], coarse)
+        y: Tensor = self.head(torch.cat((decoded, merged[0]), dim=1))
         if self.pack * self.scale > 1:
             y = F.pixel_shuffle(y, self.pack * self.scale)
         if self.output == "residual":
-            base = seen[:, :3]
+            base = _crop(seen[:, :3], margins, left[0])
             if self.scale > 1:
                 base = F.interpolate(base.float(), scale_factor=float(self.scale), mode="bicubic")
             y = base + 0.1 * y  # a tenth: Adam moves the last layer as fast as all others
+        y = _crop(y, tuple(m * self.scale for m in left[0]), (0, 0, 0, 0))
         # infinity stays, so that an overflow is noticed and not taken for black or white
         return y if self.training else torch.where(y.isfinite(), y.clamp(0, 1), y)
 
@@ -253,6 +276,21 @@ class MFNN(nn.Module):
         if isinstance(trunk, GLSC):
             return decoder.merge(trunk.features(merged), trunk.project, coarse)
         return decoder.merge(trunk(merged), None, coarse)
+
+    def _kept_margins(self) -> list[int]:
+        """Tell, for each scale, how many pixels beyond its own a tile's features must reach."""
+        kept, beyond = [], int(getattr(self.head, "halo", None) or 0)
+        for k, trunk in enumerate(self.trunks):
+            if k < len(self.decoders):
+                beyond += int(getattr(self.decoders[k], "halo", None) or 0) * 2**k
+            doubling = 2 ** (k + 1) if k < self.scales - 1 else 0
+            reach = beyond + max(int(getattr(trunk, "halo", None) or 0) * 2**k, doubling)
+            # as in `_halo`; and rounded up to whole pixels of the coarsest scale
+            reach = max((reach + 1) * self.pack - 1, 2 if self.scale > 1 else 0)
+            unit = self.pack * 2 ** (self.scales - 1)
+            kept.append(-(-reach // unit) * unit)
+            beyond += doubling
+        return kept
 
     def _halo(self) -> int | None:
         """Add up how far each block looks, in pixels of the full size, along the longest path."""

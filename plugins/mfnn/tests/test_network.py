@@ -287,6 +287,18 @@ class TestEveryConfig:
             assert y.min() >= 0
             assert y.max() <= 1
 
+    def test_a_tile_without_its_margins_is_a_part_of_the_whole(self, config):
+        network = randomised(MFNN(**config)).eval()
+        unit, scale = network.size_requirements.multiple_of, network.scale
+        far = -(-network.size_requirements.halo // unit) * unit
+        whole = noise(1, 3, far + 3 * unit, 2 * far + 2 * unit)
+        context = network.context(whole)
+        # its own are two units, at the upper edge of the picture
+        own = network(whole[:, :, : far + 2 * unit], context, (0, far, far, far))
+        inside = slice(far * scale, (far + 2 * unit) * scale)
+        wanted = network(whole, context)[:, :, : 2 * unit * scale, inside]
+        torch.testing.assert_close(own, wanted, rtol=0, atol=1e-4)
+
     def test_gradient_reaches_every_parameter(self, config):
         network = randomised(MFNN(**{**config, "dropout": 0.0})).train()
         side = 16 * network.scale
@@ -359,6 +371,20 @@ class TestContext:
         torch.testing.assert_close(
             y.mean(dim=(1, 2, 3)), targets.mean(dim=(1, 2, 3)), rtol=0, atol=1e-4
         )
+
+
+class TestMargins:
+    def test_what_is_fine_is_not_computed_for_them(self):
+        network = MFNN(8, (4, 4, 4)).eval()
+        halo = network.size_requirements.halo
+        margin = -(-halo // 4) * 4
+        x = torch.zeros(1, 3, 2 * margin + 64, 2 * margin + 64, device="meta")
+        work = []
+        for margins in ((0,) * 4, (margin,) * 4):
+            with FlopCounterMode(display=False) as counter:
+                network.to("meta")(x, None, margins)
+            work.append(counter.get_total_flops())
+        assert work[1] < 0.6 * work[0]
 
 
 class TestPrecision:
