@@ -19,7 +19,7 @@ from PIL import Image
 import enhancekit
 from enhancekit.inference import fast
 from enhancekit.inference.engines import ENGINES
-from enhancekit.testing.benchmarks import Measure
+from enhancekit.testing.benchmarks import Measure, jpeg_round_trip
 
 NETWORKS = ("mfnn", "mfnn-lite")
 PHOTOS = Path("../shared/data/dark-photos")
@@ -59,25 +59,41 @@ def test_enhance(benchmark, name: str, engine: str, size: str) -> None:
     assert timed(lambda: enhancer.enhance(picture)).size == picture.size
 
 
-@pytest.mark.parametrize("size", ["0.1MP", "1MP", "12MP", "100MP"])
+@pytest.fixture(scope="module")
+def seconds() -> dict[tuple[str, float], float]:
+    """Least seconds by enhancer and megapixels."""
+    return {}
+
+
 @pytest.mark.parametrize("name", NETWORKS)
-def test_growth(benchmark, name: str, size: str) -> None:
-    """Time for each megapixel, and memory beside the picture and its result."""
+@pytest.mark.parametrize("size", ["0.1MP", "1MP", "12MP", "100MP"])
+def test_growth(benchmark, seconds, name: str, size: str) -> None:
+    """Time by size, the exponent fitted to it so far, and memory beside picture and result."""
     enhancer = enhancekit.load(name, device="cpu")
     timed = measure(benchmark, name, size, {"0.1MP": 9, "1MP": 5, "12MP": 2, "100MP": 1}[size])
     picture = np.asarray(timed.picture)
     result = timed(lambda: enhancer.enhance(picture))
     info = benchmark.extra_info
     info["peak_mib_beside_the_result"] = info["peak_mib"] - result.nbytes / 2**20
+    seconds[name, picture.size / 3e6] = benchmark.stats.stats.min
+    known = [(size, time) for (of, size), time in seconds.items() if of == name]
+    if len(known) > 1:
+        info["exponent"] = np.polyfit(*np.log(known).T, 1)[0]
+        print(f"{name} up to {size}: {known}, exponent {info['exponent']:.3f}")
     assert result.shape == picture.shape
+
+
+def test_jpeg(benchmark) -> None:
+    """Decoding and encoding the picture of 12 megapixels."""
+    jpeg_round_trip(measure(benchmark, "jpeg", "12MP", 5))
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_fast(benchmark, name: str, mode: str) -> None:
-    """Fast mode at 12 megapixels; `test_jpeg` of the speed suite is what to compare it with."""
+    """Fast mode at 12 megapixels, beside `test_jpeg`."""
     enhancer = enhancekit.load(name, device="cpu")
-    timed = measure(benchmark, name, "12MP", 3)
+    timed = measure(benchmark, name, "12MP", 7)
     picture = timed.picture
     assert timed(lambda: enhancer.enhance(picture, mode=mode)).size == picture.size
 
@@ -98,6 +114,7 @@ def test_fast_quality(benchmark, monkeypatch, name: str, factor: int) -> None:
         with Image.open(path) as opened:
             photo = np.asarray(opened.convert("RGB"))
         if factor > 1:
+            monkeypatch.setattr(fast, "EXACT_PIXELS", 0)
             monkeypatch.setattr(fast, "FAST_PIXELS", photo.size / 3 / factor**2)
         exact, quick = (enhancer.enhance(photo, mode=m).astype(float) for m in ("exact", "fast"))
         error = np.mean((exact - quick) ** 2) / 255**2
