@@ -38,6 +38,15 @@ VARIANTS = (
         train_hint=_TRAIN.format("mfnn-lite"),
     ),
     EnhancerSpec(
+        name="mfnn-lol",
+        summary="LOL's benchmark, trained on LOL alone (width 32, packed by 2)",
+        task="low-light",
+        backbone="mfnn:mfnn",
+        config={"width": 32, "counts": (4, 4, 4), "pack": 2, "context": "mfnn:exposure"},
+        controls=_CONTROLS,
+        train_hint=_TRAIN.format("mfnn-lol"),
+    ),
+    EnhancerSpec(
         name="mfnn-denoise",
         summary="Noise of any strength, sigma 0 to 50 or a camera's (width 32, packed by 2)",
         task="denoise",
