@@ -57,7 +57,6 @@ def diagnose() -> list[Finding]:
     )
     looks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _torch,
-        _memory,
         _codecs,
         _extras,
         _plugins,
@@ -92,19 +91,20 @@ def _torch() -> Iterator[Finding]:
     device = choose_device("auto")
     names = ("fp32", *native_precisions(device))
     yield Finding("precision", "ok", f"{', '.join(names)} native on {device.type}")
+    yield _memory()
 
 
-def _memory() -> Iterator[Finding]:
-    try:
-        page = os.sysconf("SC_PAGE_SIZE")
-        total, free = (os.sysconf(f"SC_{k}PHYS_PAGES") * page for k in ("", "AV"))
-    except (AttributeError, ValueError, OSError):
-        yield Finding("memory", "note", "this system does not tell", "look with its own tools")
-        return
-    low = free < GIB
-    found = f"{free / GIB:.1f} of {total / GIB:.1f} GiB unused, {os.cpu_count()} CPU cores"
-    remedy = "use smaller tiles, e.g. tile=256" if low else ""
-    yield Finding("memory", "note" if low else "ok", found, remedy)
+def _memory() -> Finding:
+    import psutil
+    import torch
+
+    from enhancekit.inference.memory import free_memory
+
+    free, total = free_memory(torch.device("cpu")), psutil.virtual_memory().total
+    found = f"{free / GIB:.1f} of {total / GIB:.1f} GiB to be had, {os.cpu_count()} CPU cores"
+    if free < GIB:
+        return Finding("memory", "note", found, "use smaller tiles, e.g. tile=256")
+    return Finding("memory", "ok", found)
 
 
 def _codecs() -> Iterator[Finding]:
