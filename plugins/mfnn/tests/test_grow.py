@@ -1,0 +1,48 @@
+"""`grow.py`: the larger network begins where the smaller one ended."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from enhancekit_mfnn.network import MFNN
+
+import enhancekit
+from enhancekit.weights import Card, normalised, save_weights
+
+GROW = runpy.run_path(str(Path(__file__).parents[1] / "grow.py"))["main"]
+SMALL = {"width": 4, "counts": (1, 1, 1), "pack": 2}
+
+
+@pytest.fixture
+def small(tmp_path):
+    torch.manual_seed(0)
+    network = MFNN(**SMALL)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    card = Card(name="mfnn-denoise", backbone="mfnn:mfnn", config=normalised(SMALL))
+    save_weights(tmp_path / "small.safetensors", network.state_dict(), card)
+    return tmp_path / "small.safetensors"
+
+
+@pytest.mark.parametrize(
+    "more", [{"counts": (3, 2, 1)}, {"context": "mfnn:noise_level"}], ids=["blocks", "inputs"]
+)
+def test_it_computes_the_same(small, tmp_path, more):
+    options = {**SMALL, "context": "", **more}
+    written = [f"{key} = {list(v) if isinstance(v, tuple) else v!r}" for key, v in options.items()]
+    GROW("mfnn-denoise", small, tmp_path / "large.safetensors", written)
+    before = enhancekit.load("mfnn-denoise", weights=small, **{**options, **SMALL, "context": ""})
+    after = enhancekit.load("mfnn-denoise", weights=tmp_path / "large.safetensors", **options)
+    x = torch.rand(3, 16, 20)
+    torch.testing.assert_close(after.enhance(x), before.enhance(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("less", ["counts = [1, 0, 1]", "width = 2"])
+def test_it_never_shrinks(small, tmp_path, less):
+    options = {"width": "width = 4", "counts": "counts = [1, 1, 1]", "pack": "pack = 2"}
+    options[less.partition(" ")[0]] = less
+    with pytest.raises(SystemExit, match=r"has no trunks\.1|can't become"):
+        GROW("mfnn-denoise", small, tmp_path / "out.safetensors", [*options.values()])
