@@ -109,16 +109,13 @@ class Canvas:
 
     def __init__(self, opened: Opened, scale: int) -> None:
         count, channels, height, width = opened.size
-        self._opened, self._same_size = opened, scale == 1
+        self._opened, self._scale = opened, scale
         place = torch.empty(
             (count, height * scale, width * scale, channels),
             dtype=opened.dtype,
             device=opened.device,
         )
         self._planes = place.permute(0, 3, 1, 2)
-        if channels > opened.colours and not self._same_size:
-            alpha = opened.part(slice(None), slice(None))[:, opened.colours :]
-            self._planes[:, opened.colours :] = _enlarged(alpha, scale)
 
     def write(self, rows: slice, columns: slice, enhanced: Tensor) -> None:
         """Put an enhanced part, sRGB of shape (N, 3, h, w), in its place."""
@@ -127,10 +124,12 @@ class Canvas:
         target = self._planes[:, :, rows, columns]
         has_alpha = opened.size[1] > colours
         only_change = profile is not None or opened.dtype == torch.float64
-        if not self._same_size or not (has_alpha or only_change):
+        if self._scale > 1 or not (has_alpha or only_change):
             if profile is not None:
                 enhanced = _from_srgb(enhanced, profile)
             target[:, :colours] = _quantised(_channels(enhanced, colours), full)
+            if has_alpha:
+                target[:, colours:] = self._enlarged_alpha(rows, columns)
             return
         before = opened.part(rows, columns)
         if profile is not None:
@@ -144,6 +143,17 @@ class Canvas:
         else:
             target[:, :colours] = _quantised(done, full)
         target[:, colours:] = before[:, colours:]
+
+    def _enlarged_alpha(self, rows: slice, columns: slice) -> Tensor:
+        """Give the alpha of a part of the result."""
+        needed, own = [], []
+        for wanted, length in zip((rows, columns), self._opened.size[2:], strict=True):
+            # interpolation looks at one pixel beyond
+            first = max(0, wanted.start // self._scale - 1)
+            needed.append(slice(first, min(length, -(-wanted.stop // self._scale) + 1)))
+            own.append(slice(*(at - first * self._scale for at in (wanted.start, wanted.stop))))
+        alpha = self._opened.part(*needed)[:, self._opened.colours :]
+        return _enlarged(alpha, self._scale)[:, :, own[0], own[1]]
 
     def close(self) -> Any:
         """Give the picture in the caller's kind."""

@@ -428,6 +428,20 @@ class TestEnlarged:
         array[..., 3] = WHOLE[dtype] * value
         assert (double.enhance(array)[..., 3] == WHOLE[dtype] * value).all()
 
+    @pytest.mark.parametrize("dtype", ["uint8", "float32"])
+    def test_alpha_in_parts_is_that_of_the_whole(self, double, dtype):
+        array = noise((23, 31, 4), dtype)
+        opened = open_image(array)
+        canvas = opened.canvas(2)
+        for rows in (slice(0, 10), slice(10, 32), slice(32, 46)):
+            for columns in (slice(0, 2), slice(2, 44), slice(44, 62)):
+                size = rows.stop - rows.start, columns.stop - columns.start
+                canvas.write(rows, columns, torch.zeros(1, 3, *size))
+        wanted = between(array[..., 3])
+        found = canvas.close()[..., 3]
+        wanted = wanted.round() if dtype == "uint8" else wanted
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+
     def test_a_transparent_palette(self, double):
         palette = picture("RGB", (9, 8)).quantize(16)
         palette.info["transparency"] = 3
