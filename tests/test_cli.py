@@ -836,6 +836,22 @@ class TestEvaluate:
         assert [row["picture"] for row in found["pictures"]] == wanted
         assert 0 < len(wanted) < 6
 
+    def test_controls(self, cli, pairs):
+        brightness = []
+        for exposure in ("0.2", "0.8"):
+            given = ("--metric", "mae", "--control", f"exposure={exposure}", "--json")
+            (found,) = json.loads(cli("evaluate", "mfnn-lite", "--data", pairs, *given).out)
+            brightness.append(found["metrics"]["mae"]["mean"])
+        assert brightness[0] != brightness[1]
+
+    @pytest.mark.parametrize("make", [(), ("--make", "gaussian:25")], ids=["pairs", "made"])
+    def test_unknown_controls(self, cli, pairs, make):
+        folder = pairs / "high" if make else pairs
+        done = cli("evaluate", "gamma", "--data", folder, *make, "--control", "sigma=3")
+        assert_one_line(done, "gamma", "sigma")
+        done = cli("evaluate", "gamma", "clahe", "--data", pairs, "--control", "sigma=3")
+        assert_one_line(done, "--control belong to one enhancer")
+
     def test_inputs_made_of_references(self, cli, tmp_path):
         flat = np.full((64, 64, 3), 128, np.uint8)
         for name in "ab":

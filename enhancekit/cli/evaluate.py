@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from enhancekit.cli.choices import Device, Json, Options, Precision, Tile, tile_value
+from enhancekit.cli.choices import Control, Device, Json, Options, Precision, Tile, tile_value
 from enhancekit.cli.output import print_json, progress, settings
 from enhancekit.errors import OptionError
 
@@ -52,6 +52,7 @@ def evaluate(  # noqa: PLR0917
         typer.Option(help="Weights of your own; once for each enhancer, in their order."),
     ] = None,
     option: Options = None,
+    control: Control = None,
     device: Device = "auto",
     precision: Precision = "auto",
     tile: Tile = "auto",
@@ -63,12 +64,13 @@ def evaluate(  # noqa: PLR0917
     from enhancekit.training.evaluation import Evaluation, chosen_pairs, read_sample
     from enhancekit.training.protocols import find_protocol
 
-    if len(names) > 1 and option:
-        raise OptionError("--option belongs to one enhancer; evaluate it alone")
+    if len(names) > 1 and (option or control):
+        raise OptionError("--option and --control belong to one enhancer; evaluate it alone")
     if weights and len(weights) != len(names):
         raise OptionError("--weights stands once for each enhancer, in their order")
     if make and scene:
         raise OptionError("--scene groups pairs; with --make each picture is a scene of its own")
+    controls = settings(control or (), "--control")
     own: list[Path | None] = [*weights] if weights else [None] * len(names)
     chosen = find_protocol(protocol)
     share = held_out if split == "held-out" else None
@@ -86,6 +88,7 @@ def evaluate(  # noqa: PLR0917
             chosen,
             metric or (),
             gt_mean,
+            controls,
         )
         for name, path in zip(names, own, strict=True)
     ]

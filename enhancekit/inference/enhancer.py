@@ -154,9 +154,12 @@ class Enhancer:
 
         Raises
         ------
+        OptionError
+            If a control is unknown or out of range.
         NonFiniteError
             If the result is not finite, also when computed in 32 bits.
         """
+        self._check_controls(controls)
         height, width = (side * self.entry.spec.scale for side in pictures.shape[2:])
         return collect(self._parts(Whole(pictures), controls), height, width)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,6 +174,8 @@ class Evaluation:
         Registered metrics; the protocol's own if empty.
     reference_mean : bool
         Also give every figure after scaling to the reference's mean, labelled ``(GT-mean)``.
+    controls : mapping of str to float
+        Given with every picture, e.g. ``sigma``.
     rows : list of dict
         One for every picture measured.
     """
@@ -182,6 +184,7 @@ class Evaluation:
     protocol: Protocol
     metrics: Sequence[str] = ()
     reference_mean: bool = False
+    controls: Mapping[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, sample: Sample) -> NDArray[np.uint8]:
@@ -213,10 +216,10 @@ class Evaluation:
 
     def _enhanced(self, given: NDArray[Any]) -> NDArray[np.uint8]:
         if given.dtype == np.uint8:
-            done: NDArray[np.uint8] = self.enhancer.enhance(given)
+            done: NDArray[np.uint8] = self.enhancer.enhance(given, **self.controls)
             return done
         # unclipped noise leaves the range that enhance() takes from users
-        output = self.enhancer.run(torch.from_numpy(given).permute(2, 0, 1)[None])
+        output = self.enhancer.run(torch.from_numpy(given).permute(2, 0, 1)[None], **self.controls)
         rounded = (output[0].clamp(0, 1) * 255).round().byte()
         return rounded.permute(1, 2, 0).contiguous().numpy()
 

@@ -36,12 +36,18 @@ NON_COMMERCIAL = (
     "education. Code: Apache-2.0."
 )
 TERMS = {
+    "mfnn-lol": "Weights: for research, as LOL v1 (Wei et al., BMVC 2018), on which alone they "
+    "were trained. Code: Apache-2.0.",
     "low-light": NON_COMMERCIAL,
     "denoise": "Weights: for research and education, as the photographs of BSDS500 they were "
     "trained on. Code: Apache-2.0.",
     "super-resolution": NON_COMMERCIAL,
 }
 LIMITS = {
+    "mfnn-lol": "For comparison with what others train on LOL: it knows that camera and its rooms "
+    "alone, and ordinary dark photographs come out worse than with `mfnn`. How bright its "
+    "references are can't be told from near-equal inputs, so much of the error is exposure. "
+    "Some held-out scenes show a view that a training scene shows too.",
     "low-light": "How bright a picture should be is a matter of taste: near-equal dark inputs in "
     "LOL have references of very different brightness, so a good part of the error in dB is "
     "exposure; use strength= or exposure= where the choice displeases. Blown lamps stay blown, "
@@ -50,7 +56,8 @@ LIMITS = {
     "view that a training scene shows too (`enhancekit data check`), which flatters the figures "
     "a little.",
     "denoise": "Trained on 180 photographs of 481x321 pixels, so fine regular textures "
-    "may be smoothed. Noise is found blindly; where too much detail goes, use strength=. Camera "
+    "may be smoothed. Noise is found blindly unless sigma= says how strong it is (its standard "
+    "deviation in 255ths, 0 to 50); where too much detail goes, give a smaller one. Camera "
     "noise is a model (shot and read noise, slightly blurred), not a certain camera's; blotches "
     "wider than a few pixels and JPEG blocks stay. Does not brighten.",
     "super-resolution": "Inputs in training were halved by an antialiased bicubic kernel without "
@@ -148,7 +155,8 @@ def main(name: str, run: Path, root: Path, exposure: Path | None = None) -> None
     if exposure:
         other = safetensors.torch.load_file(exposure)
         state |= {k: v.half() for k, v in other.items() if k.startswith("context_block.")}
-    card = replace(read_card(run), license=TERMS[task], limits=LIMITS[task], figures={})
+    terms, limits = (of.get(name, of[task]) for of in (TERMS, LIMITS))
+    card = replace(read_card(run), license=terms, limits=limits, figures={})
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.safetensors"
         save_weights(draft, state, card)
