@@ -227,6 +227,14 @@ class TestInfo:
         assert shown["card"]["license"] == "of a test"
         assert shown["card"]["config"]["width"] == 4
         assert "of a test" in cli("info", NET, "--weights", weights).out
+        assert shown["precision"].endswith(": no measured parity of a lower precision")
+
+    def test_precision_of_shipped_weights(self, cli, monkeypatch):
+        native = "enhancekit.inference.device._computes_natively"
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        for bf16, said in ((True, "bfloat16 on cpu: native here"), (False, "computes none of")):
+            monkeypatch.setattr(native, lambda device, name, bf16=bf16: bf16)
+            assert said in json.loads(cli("info", NET, "--json").out)["precision"]
 
     def test_unknown(self, cli):
         assert_one_line(cli("info", "gama"), "no enhancer is called 'gama'", "'gamma'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,7 +40,9 @@ def info(
         from enhancekit.weights import read_card, shipped
 
         path = weights if weights is not None else shipped(spec.weights)  # type: ignore[arg-type]
-        shown["card"] = {"file": str(path), **asdict(read_card(path))}
+        card = read_card(path)
+        shown["precision"] = _precision(card.parity_db)
+        shown["card"] = {"file": str(path), **asdict(card)}
     if as_json:
         print_json(shown)
         return
@@ -50,6 +53,15 @@ def info(
         print_table(("weights", ""), [(k, _text(v)) for k, v in shown["card"].items()])
     elif spec.backbone:
         typer.echo(f"No weights are shipped. Train some: {spec.train_hint or 'enhancekit train'}")
+
+
+def _precision(parity_db: Mapping[str, float]) -> str:
+    """Say what precision="auto" chooses on this machine, and why."""
+    from enhancekit.inference.device import choose_device, choose_precision
+
+    device = choose_device("auto")
+    dtype, reason = choose_precision("auto", device, parity_db)
+    return f"{str(dtype).removeprefix('torch.')} on {device}: {reason}"
 
 
 def _text(value: Any) -> str:
