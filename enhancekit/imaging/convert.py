@@ -363,8 +363,8 @@ def _channels(enhanced: Tensor, count: int) -> Tensor:
 
 def _enlarged(alpha: Tensor, scale: int) -> Tensor:
     """Enlarge alpha, in the caller's range, without leaving the range."""
-    exact = alpha.dtype if alpha.dtype == torch.float64 else torch.float32
-    done = F.interpolate(alpha.to(exact), scale_factor=float(scale), mode="bilinear")
+    # in 64 bits, so that 32 are the same whichever part it is that is enlarged
+    done = F.interpolate(alpha.double(), scale_factor=float(scale), mode="bilinear")
     return done if alpha.is_floating_point() else done.round_()
 
 

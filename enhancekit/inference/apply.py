@@ -161,7 +161,9 @@ def network_parts(
         if count * height * width <= 4 * PROBE**2:  # not worth measuring
             return height * width
         free = free_memory(device) // 2
-        most = min(free, MOST_MEMORY) if device.type == "cpu" else free
+        # what computes its margins in full gains more by large tiles
+        most = MOST_MEMORY * (1 if getattr(module, "takes_margins", False) else 2)
+        most = min(free, most) if device.type == "cpu" else free
         try:
             return int(most / (count * _bytes_per_pixel(module, network, count, dtype)))
         except OutOfMemoryError:
