@@ -154,11 +154,13 @@ class BackboneSpec(Spec):
     The module carries ``size_requirements`` (a `SizeRequirements`). With ``global_context`` it
     also has ``context(whole)``, computed once from the whole picture, whose result is passed to
     ``forward(x, context)`` for every tile. If all that counts for it are the averages of the
-    picture on a grid, it says so by ``context_grid``, the grid's number of rows and of columns:
-    a large picture then need not stand whole in memory, and `context` may be given its averages.
+    picture on a grid, it says so by ``context_grid``, the grid's number of rows and of columns: a
+    large picture then need not stand whole in memory, and `context` may be given its averages. With
+    a grid of 0 it looks at nothing, and may be given a single pixel.
     With ``takes_margins = True`` its ``forward`` takes ``margins=(top, bottom, left, right)``, how
-    many pixels of a tile are only there to be looked at, and leaves them out of the result: what
-    looks less far than the whole network then need not be computed for all of them.
+    many pixels of a tile are only there to be looked at, multiples of ``multiple_of``, and leaves
+    them out of the result: what looks less far than the whole network then need not be computed for
+    all of them.
     To be trained, it has ``context_for(batch)``, the context that suits an
     `enhancekit.training.batches.Batch`, and ``context_loss(inputs, targets)``, a loss of its own
     on thumbnails of whole pictures.

@@ -850,6 +850,7 @@ class TestEvaluate:
             given = ("--metric", "mae", "--control", f"exposure={exposure}", "--json")
             (found,) = json.loads(cli("evaluate", "mfnn-lite", "--data", pairs, *given).out)
             brightness.append(found["metrics"]["mae"]["mean"])
+            assert found["controls"] == {"exposure": float(exposure)}
         assert brightness[0] != brightness[1]
 
     @pytest.mark.parametrize("make", [(), ("--make", "gaussian:25")], ids=["pairs", "made"])

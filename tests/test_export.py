@@ -75,6 +75,24 @@ def test_agrees_with_torch(loaded, exact, size, exposure):
     torch.testing.assert_close(given, wanted, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("sigma", [None, 0.0, 35.0])
+def test_a_context_that_looks_at_nothing(tmp_path, sigma):
+    path, options = tmp_path / "denoise.onnx", {**TINY, "pack": 2, "context": "mfnn:noise_level"}
+    torch.manual_seed(4)
+    module = enhancekit.load("mfnn-denoise", pretrained=False, **options).module
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    card = Card(name="mfnn-denoise", backbone="mfnn:mfnn", config=options)
+    save_weights(tmp_path / "w.safetensors", module.state_dict(), card)
+    export("mfnn-denoise", path, weights=tmp_path / "w.safetensors", options=options)
+    given = {} if sigma is None else {"sigma": sigma}
+    ours = enhancekit.load("mfnn-denoise", weights=tmp_path / "w.safetensors", **options)
+    x = torch.rand(3, 3, 21, 34)
+    done = enhancekit.load(f"onnx:{path}").enhance(x, **given)
+    torch.testing.assert_close(done, ours.enhance(x, **given), rtol=0, atol=1e-4)
+    assert (done - ours.enhance(x, sigma=10)).abs().max() > 1e-3
+
+
 def test_tiles_give_the_whole(file, exact):
     tiled = enhancekit.load(f"onnx:{file}", tile=64)
     x = torch.rand(3, 150, 131, generator=torch.Generator().manual_seed(4)) / 2

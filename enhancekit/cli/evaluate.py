@@ -100,7 +100,8 @@ def evaluate(  # noqa: PLR0917
             strips[pair.name] = report.measure(sample, evaluations, pictures=output is not None)
             shown.advance(task)
     if output:
-        title = f"{', '.join(names)} on {data.name} {make}".rstrip()
+        given = " ".join((make, *control)) if control else make
+        title = f"{', '.join(names)} on {data.name} {given}".rstrip()
         report.write_report(output, evaluations, strips, title)
     if as_json:
         print_json(report.as_dict(evaluations))

@@ -204,6 +204,8 @@ def _computing(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
 def _whole(source: Source, grid: int | None) -> Tensor:
     """Give what a context is decided by: the whole picture, or its averages on a grid."""
     height, width = source.shape[2:]
+    if grid == 0:  # it looks at nothing
+        return source.read(slice(0, 1), slice(0, 1))
     if grid is None or source.shape[0] * height * width <= IN_ONE or height < grid:
         return source.read()
     ends = [(i * height // grid, -(-(i + 1) * height // grid)) for i in range(grid)]
@@ -241,7 +243,7 @@ def _own(module: nn.Module, part: Tensor, arguments: Sequence[Tensor], margins: 
     scale = _needs(module).scale
     top, bottom, left, right = (margin * scale for margin in margins)
     height, width = (side * scale for side in part.shape[2:])
-    if getattr(module, "takes_margins", False):
+    if any(margins) and getattr(module, "takes_margins", False):
         inner = height - top - bottom, width - left - right
         return _checked(module(part, *arguments, margins=margins), part, module, inner)
     done = _checked(module(part, *arguments), part, module, (height, width))

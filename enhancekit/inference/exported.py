@@ -189,7 +189,7 @@ def _describe(
     except (EnhanceKitError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise WeightsError(f"{path}: its enhancekit description is damaged: {error}") from error
     grid = found.context_grid
-    if grid is not None and (not isinstance(grid, int) or grid < 1):
+    if grid is not None and (not isinstance(grid, int) or grid < 0):
         raise WeightsError(f"{path}: its enhancekit description is damaged: context_grid {grid!r}")
     # the manifest of a folder tells by it whether the file has changed
     version = f"{found.version}+{hashlib.sha256(model).hexdigest()[:12]}"

@@ -39,6 +39,7 @@ def as_dict(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
         {
             "enhancer": e.enhancer.entry.qualified_name,
             "distribution": str(e.enhancer.entry.provider),
+            "controls": dict(e.controls),
             "precision": str(e.enhancer.precision).removeprefix("torch."),
             "protocol": e.protocol.name,
             "pairs": len(e.rows),
@@ -56,7 +57,8 @@ def as_markdown(evaluations: Sequence[Evaluation]) -> str:
     head = ["enhancer", *(f"{n}, {s.unit}" if s.unit else n for n, s in first.items())]
     lines = [" | ".join(head), " | ".join(["---"] * len(head))]
     for evaluation in evaluations:
-        cells = [evaluation.enhancer.entry.qualified_name]
+        given = (f"{name}={value}" for name, value in evaluation.controls.items())
+        cells = [" ".join((evaluation.enhancer.entry.qualified_name, *given))]
         for summary in evaluation.summaries().values():
             low, high = summary.interval
             digits = 2 if summary.unit == "dB" else 4

@@ -4,7 +4,8 @@
 
 The larger network is the named variant with the options given. Residual blocks that are new add
 nothing at first, inputs that are new count for nothing, and a part that is new altogether (the
-exposure) starts untrained. A run with ``model.weights=OUT`` and the same ``model.options`` goes on
+exposure) starts untrained. New scales, and blocks that share weights or are not residual, can't be
+added. A run with ``model.weights=OUT`` and the same ``model.options`` goes on
 from there instead of from random weights (Net2Net, Chen et al., ICLR 2016).
 """
 
@@ -47,6 +48,16 @@ def grown(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     return result
 
 
+def refuse_difference(smaller: nn.Module, larger: nn.Module) -> None:
+    """Stop if two networks don't compute the same, unless the larger sees an exposed picture."""
+    x = torch.rand(1, 3, 32, 48)
+    with torch.inference_mode():
+        if larger.context(x) is None or (larger.context(x) == 0).all():  # type: ignore[operator]
+            off = float((larger(x) - smaller(x)).abs().max())
+            if off > 1e-5:
+                raise SystemExit(f"the larger network is {off:.1e} off; only blocks may be added")
+
+
 def main(name: str, weights: Path, out: Path, changes: list[str]) -> None:
     """Write `out`."""
     options: dict[str, Any] = tomllib.loads("\n".join(changes))
@@ -54,10 +65,22 @@ def main(name: str, weights: Path, out: Path, changes: list[str]) -> None:
     torch.manual_seed(0)
     network, _ = build_network(entry, options, pretrained=False)
     backbone, config = resolve_config(entry, options)
+    old = read_card(weights)
     card = replace(
-        read_card(weights), name=name, task=entry.spec.task, config=weights_config(backbone, config)
+        old,
+        name=name,
+        task=entry.spec.task,
+        config=weights_config(backbone, config),
+        figures={},
+        parity_db={},
     )
-    save_weights(out, grown(safetensors.torch.load_file(weights), network), card)
+    trained = safetensors.torch.load_file(weights)
+    state = grown(trained, network)
+    network.load_state_dict(state)
+    smaller = backbone.create(**old.config)
+    smaller.load_state_dict(trained)
+    refuse_difference(smaller.eval(), network.eval())
+    save_weights(out, state, card)
 
 
 if __name__ == "__main__":

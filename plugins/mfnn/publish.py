@@ -154,7 +154,10 @@ def main(name: str, run: Path, root: Path, exposure: Path | None = None) -> None
     state = {k: v.half() for k, v in safetensors.torch.load_file(run).items()}
     if exposure:
         other = safetensors.torch.load_file(exposure)
-        state |= {k: v.half() for k, v in other.items() if k.startswith("context_block.")}
+        taken = {k: v.half() for k, v in other.items() if k.startswith("context_block.")}
+        if not taken:
+            raise SystemExit(f"{exposure} has no context_block")
+        state |= taken
     terms, limits = (of.get(name, of[task]) for of in (TERMS, LIMITS))
     card = replace(read_card(run), license=terms, limits=limits, figures={})
     with tempfile.TemporaryDirectory() as folder:

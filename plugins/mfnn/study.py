@@ -35,12 +35,13 @@ def main(name: str, root: str, weights: str | None = None) -> None:
     """Print one line for each source."""
     data = read_recipe(str(RECIPES / f"{name}.toml"), [f'data.root="{root}"']).data
     enhancer = enhancekit.load(name, weights=weights, precision="fp32")
+    least, most = enhancer.entry.spec.controls["exposure"]
     exposure: Any = enhancer.module.context_block if enhancer.module else None
     for source, pairs in split_pairs(data)[1].items():
         rows = []
         for pair in pairs:
             low, high = open_image(pair.input).read(), open_image(pair.target).read()
-            wanted = float(high.mean())
+            wanted = min(max(float(high.mean()), least), most)
             thumbnail = exposure.summarise(low)
             gain = exposure.solve(thumbnail, torch.tensor([wanted]))
             given = enhancer.run(low, exposure=wanted)

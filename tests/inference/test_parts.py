@@ -60,6 +60,15 @@ class TestNetworkParts:
             pass
         assert source.most == 300 * 200
 
+    def test_a_context_that_looks_at_nothing_reads_nothing(self, network, monkeypatch):
+        monkeypatch.setattr(apply, "IN_ONE", 1000)
+        blind = type(network)(4, (1, 1), context="mfnn:noise_level").eval()
+        for module in (blind, type(network)(4, (1, 1)).eval()):
+            source = Watched(torch.rand(1, 3, 300, 500))
+            for _ in network_parts(module, source, global_context=True, tile=64):
+                pass
+            assert source.most < 300 * 500 / 4
+
     @pytest.mark.parametrize("size", [(48, 4000), (61, 75), (47, 3000), (500, 331)])
     def test_averages_of_strips_are_those_of_the_whole(self, monkeypatch, size):
         monkeypatch.setattr(apply, "IN_ONE", 1000)

@@ -20,6 +20,8 @@ CONFIGS = {
     "one scale": {"width": 4, "counts": (2,)},
     "two scales": {"width": 4, "counts": (1, 1)},
     "three scales": {"width": 4, "counts": (1, 1, 1)},
+    "deep first scale": {"width": 4, "counts": (6, 1, 1)},
+    "deep packed scale": {"width": 4, "counts": (4, 1), "pack": 2},
     "deep third scale": {"width": 2, "counts": (1, 1, 3)},
     "shared": {"width": 4, "counts": (2, 3), "share_weights": True},
     "report": {

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from enhancekit.errors import OptionError
+
 if TYPE_CHECKING:
     from enhancekit.training.batches import Batch
 
@@ -152,17 +154,21 @@ class NoiseLevel(nn.Module):
     """
 
     extra_channels = 1
-    context_grid = 1
+    context_grid = 0
 
     def context(self, whole: Tensor, sigma: Tensor | None = None) -> Tensor:
         """Give the channel's value, (N, 1, 1, 1), for a standard deviation in 255ths, (N,)."""
         if sigma is None:
-            return torch.zeros(len(whole), 1, 1, 1, device=whole.device)
+            return whole.new_zeros((whole.shape[0], 1, 1, 1), dtype=torch.float32)
         # 5 more, so that a picture said to have no noise is told from one of which nothing is known
         return (sigma.float().view(-1, 1, 1, 1) + 5) / 50
 
     def context_for(self, batch: Batch) -> Tensor:
         """Tell the noise of every second crop or so, as the difference's root mean square."""
+        if batch.input.shape != batch.target.shape:
+            raise OptionError(
+                "noise_level compares inputs with references as large; not for scale > 1"
+            )
         error = (batch.input.float() - batch.target.float()).square().mean(dim=(1, 2, 3)).sqrt()
         told = torch.rand(len(error), 1, 1, 1, device=error.device) < 0.5
         return self.context(batch.input, 255 * error).where(told, self.context(batch.input))

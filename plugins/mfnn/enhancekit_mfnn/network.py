@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -158,7 +159,7 @@ class MFNN(nn.Module):
         self.output, self.pack, self.scale = output, pack, scale
         # any class with the methods that `enhancekit_mfnn.context` lists
         self.context_block: Any = _part("context", context) if context else None
-        self.context_grid = getattr(self.context_block, "context_grid", None)
+        self.context_grid = getattr(self.context_block, "context_grid", None) if context else 0
         channels = (3 + int(getattr(self.context_block, "extra_channels", 0))) * pack**2
         # a head that knows nothing of packing is asked for a picture and gives one
         packed = {"out_channels": 3 * (pack * scale) ** 2} if pack * scale > 1 else {}
@@ -290,7 +291,8 @@ class MFNN(nn.Module):
             unit = self.pack * 2 ** (self.scales - 1)
             kept.append(-(-reach // unit) * unit)
             beyond += doubling
-        return kept
+        # a coarser scale is cropped to what a finer one needs, so it can't have less
+        return list(accumulate(kept, max))
 
     def _halo(self) -> int | None:
         """Add up how far each block looks, in pixels of the full size, along the longest path."""

@@ -51,10 +51,11 @@ VARIANTS = (
         summary="Noise of any strength, sigma 0 to 50 or a camera's (width 32, packed by 2)",
         task="denoise",
         backbone="mfnn:mfnn",
-        config={"width": 32, "counts": (4, 4, 4), "pack": 2},
+        config={"width": 32, "counts": (4, 4, 4), "pack": 2, "context": "mfnn:noise_level"},
+        controls={"sigma": (0, 50)},
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-denoise.safetensors",
-            sha256="4aa388e51b464bf6a4e91aeaa98209768b5fd7d26f9ea835f78ee98abd1c9408",
+            sha256="3d911cfd2981fa63794cbbb6bab6edd230b11e44c7a5b42b35ec2325d69d0c8d",
         ),
         train_hint=_TRAIN.format("mfnn-denoise"),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from importlib import resources
 
@@ -36,6 +37,9 @@ CONFIGS = {
     "packed sigmoid": {"width": 4, "counts": (1,), "pack": 4, "output": "sigmoid"},
     "packed exposure": {"width": 4, "counts": (1, 1), "pack": 2, "context": "mfnn:exposure"},
     "noise level": {"width": 4, "counts": (1, 1), "pack": 2, "context": "mfnn:noise_level"},
+    "fine most": {"width": 4, "counts": (6, 1, 1)},
+    "fine alone": {"width": 4, "counts": (3, 0)},
+    "packed, fine most": {"width": 4, "counts": (4, 1), "pack": 2},
     "twice": {"width": 4, "counts": (1, 1), "scale": 2},
     "packed and thrice": {"width": 4, "counts": (1,), "pack": 2, "scale": 3},
 }
@@ -466,7 +470,7 @@ class TestErrors:
 
 class TestVariants:
     def test_all_are_there(self):
-        low_light = {"mfnn", "mfnn-lite", "mfnn-report", "mfnn-paper"}
+        low_light = {"mfnn", "mfnn-lite", "mfnn-lol", "mfnn-report", "mfnn-paper"}
         assert set(NAMES) == {*low_light, "mfnn-denoise", "mfnn-sr-x2"}
         ours = {e.spec.name for e in enhancekit.enhancers.list() if e.provider.plugin == "mfnn"}
         assert ours == set(NAMES)
@@ -489,8 +493,9 @@ class TestVariants:
 
     @pytest.mark.parametrize("spec", VARIANTS, ids=NAMES)
     def test_controls_are_those_the_context_takes(self, spec):
-        has_context = bool(spec.config.get("context"))
-        assert set(spec.controls) == ({"exposure"} if has_context else set())
+        name = spec.config.get("context")
+        context = name and inspect.signature(host().blocks.get(name).create().context)
+        assert set(spec.controls) == (set(context.parameters) - {"whole"} if name else set())
 
     @pytest.mark.parametrize("spec", VARIANTS, ids=NAMES)
     def test_the_hint_names_a_recipe_that_trains_it(self, spec):
