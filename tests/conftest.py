@@ -228,7 +228,7 @@ def pairs(tmp_path_factory):
 def tiny_recipe(pairs):
     """Return changes that make a shipped recipe tiny; ``out`` is the folder of the run."""
 
-    def changes(out, *more, options="{width = 4, counts = [1, 1]}"):
+    def changes(out, *more, options="{width = 4, counts = [1, 1], pack = 1}"):
         return [
             f"data.root='{pairs}'",
             "data.sources=[{input = 'low', target = 'high', scene = '^(\\d)'}]",

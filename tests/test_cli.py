@@ -25,7 +25,7 @@ from enhancekit.plugins import reset
 from enhancekit.training.pairs import is_held_out
 from enhancekit.weights import Card, read_card, save_weights
 
-TINY = ("--option", "width=4", "--option", "counts=[1,1]")
+TINY = ("--option", "width=4", "--option", "counts=[1,1]", "--option", "pack=1")
 NET = "mfnn-lite"
 RECIPE = "enhancekit_mfnn:recipes/mfnn-lite.toml"
 
@@ -427,7 +427,7 @@ class TestEnhance:
     def test_the_network(self, cli, dark, out, weights):
         done = cli("enhance", dark, "-o", out / "x.png", "-e", NET, "--weights", weights, *TINY)
         assert (done.code, done.err) == (0, "")
-        enhancer = enhancekit.load(NET, weights=weights, width=4, counts=[1, 1], device="cpu")
+        enhancer = enhancekit.load(NET, weights=weights, width=4, counts=[1, 1], pack=1)
         np.testing.assert_array_equal(pixels(out / "x.png"), enhancer.enhance(pixels(dark)))
         assert (pixels(out / "x.png") != pixels(dark)).any()
 
@@ -654,7 +654,7 @@ class TestBadChoice:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Weights of a tiny untrained network, as training would write them."""
-    module = enhancekit.load(NET, pretrained=False, width=4, counts=[1, 1], device="cpu").module
+    module = enhancekit.load(NET, pretrained=False, width=4, counts=[1, 1], pack=1).module
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     config = {"width": 4, "counts": [1, 1], "context": "mfnn:exposure"}
     card = Card(name=NET, backbone="mfnn:mfnn", config=config, license="of a test")
@@ -763,8 +763,8 @@ class TestBadWeights:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            ([], ["width: 4 there, 16 asked for", "counts"]),
-            (["--option", "width=4"], ["counts: [1, 1] there, [1, 2, 4] asked for"]),
+            ([], ["width: 4 there, 32 asked for", "counts"]),
+            (["--option", "width=4"], ["counts: [1, 1] there, [4, 4, 4] asked for"]),
             ([*TINY, "--option", "norm=true"], ["norm: 'unset' there, True asked for"]),
         ],
         ids=["none", "half of them", "one more"],

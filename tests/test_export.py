@@ -21,7 +21,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-TINY = {"width": 4, "counts": [1, 1]}
+TINY = {"width": 4, "counts": [1, 1], "pack": 1}
 SIZES = [(1, 1), (2, 7), (33, 31), (41, 97), (129, 55)]
 ALONE = """if True:
     import sys

@@ -138,7 +138,7 @@ class TestExample:
         assert enhancekit.blocks.get("fast") == entry
         assert entry.target().__module__ == "acme_blocks.blocks"
         (status,) = [s for s in enhancekit.plugins.host().statuses() if s.provider.plugin == "acme"]
-        assert (status.status, len(status.entries)) == ("ok", 2)
+        assert (status.status, len(status.entries)) == ("ok", 3)
 
     def test_listed(self, example_plugin, cli):
         (row,) = [r for r in json.loads(cli("list", "blocks", "--json").out) if r["name"] == "fast"]
@@ -148,7 +148,10 @@ class TestExample:
         assert "acme" in line
         assert row["summary"] in line
         (shown,) = [r for r in json.loads(cli("plugins", "--json").out) if r["name"] == "acme"]
-        assert (shown["status"], shown["gives"]) == ("ok", ["block fast", "enhancer fast-lite"])
+        assert (shown["status"], shown["gives"]) == (
+            "ok",
+            ["block fast", "enhancer small-scr", "enhancer small-fast"],
+        )
 
     def test_is_swapped_in(self, example_plugin, picture):
         enhancer = untrained("acme:fast")

@@ -159,7 +159,7 @@ def main(name: str, run: Path, root: Path, exposure: Path | None = None) -> None
             raise SystemExit(f"{exposure} has no context_block")
         state |= taken
     terms, limits = (of.get(name, of[task]) for of in (TERMS, LIMITS))
-    card = replace(read_card(run), license=terms, limits=limits, figures={})
+    card = replace(read_card(run), name=name, license=terms, limits=limits, figures={})
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.safetensors"
         save_weights(draft, state, card)

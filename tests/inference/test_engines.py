@@ -18,7 +18,7 @@ from enhancekit.weights import Card, save_weights
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
-TINY = {"width": 4, "counts": (1, 1)}
+TINY = {"width": 4, "counts": (1, 1), "pack": 1}
 SIZES = [(1, 1), (3, 2), (37, 61), (70, 83), (65, 131)]
 
 

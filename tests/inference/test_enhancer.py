@@ -18,7 +18,7 @@ from enhancekit.registry import Entry, Provider
 from enhancekit.specs import EnhancerSpec
 
 CPU = torch.device("cpu")
-TINY = {"width": 4, "counts": (1, 1)}
+TINY = {"width": 4, "counts": (1, 1), "pack": 1}
 SIZES = [(1, 1), (1, 2), (2, 1), (1, 9), (3, 5), (7, 4), (13, 1), (33, 31)]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -17,7 +17,7 @@ from enhancekit.registry import Entry, Provider
 from enhancekit.specs import BackboneSpec, EnhancerSpec, WeightsSpec
 from enhancekit.weights import Card, save_weights
 
-TINY = {"width": 4, "counts": (1, 1)}
+TINY = {"width": 4, "counts": (1, 1), "pack": 1}
 CONFIG = {"width": 4, "counts": [1, 1], "context": "mfnn:exposure"}
 
 

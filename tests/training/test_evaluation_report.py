@@ -302,7 +302,10 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("given", "said"),
         [
-            (("--option", "width=4"), "--option belongs to one enhancer; evaluate it alone"),
+            (
+                ("--option", "width=4"),
+                "--option and --control belong to one enhancer; evaluate it alone",
+            ),
             (("--weights", "a"), "--weights stands once for each enhancer, in their order"),
             (3 * ("--weights", "a"), "--weights stands once for each enhancer, in their order"),
         ],

@@ -186,7 +186,7 @@ class TestLearning:
         card = read_card(out / "best.safetensors")
         assert card.name == "mfnn-lite"
         assert card.backbone == "mfnn:mfnn"
-        assert card.config == TINY
+        assert card.config == {**TINY, "pack": 2}
         assert "low -> high" in card.data
         assert "30%" in card.data
         with (out / "metrics.csv").open(newline="") as file:

@@ -44,7 +44,7 @@ class TestShipped:
     def test_parses(self, name, recipe):
         read = read_recipe(recipe, ["data.root=anywhere"])
         # the example's recipe trains what it compares its own with, and its own by one option
-        known = "mfnn:mfnn-lite" if name == "acme:fast-lite" else name
+        known = "acme:small-scr" if name == "acme:small-fast" else name
         assert enhancekit.enhancers.get(read.model.enhancer).qualified_name == known
         assert read.data.root == "anywhere"
         assert read.data.sources or read.data.clean

@@ -20,19 +20,20 @@ def enhancekit_blocks() -> Iterator[BlockSpec]:
 
 @hookimpl
 def enhancekit_enhancers() -> Iterator[EnhancerSpec]:
-    """Register MFNN with the block, so that both can be asked for by name."""
-    yield EnhancerSpec(
-        name="fast-lite",
-        summary="mfnn-lite with the fast block instead of its SCR; bring weights",
-        task="low-light",
-        backbone="mfnn:mfnn",
-        config={
-            "width": 16,
-            "counts": (1, 2, 4),
-            "context": "mfnn:exposure",
-            "block": "acme:fast",
-        },
-        controls={"exposure": (0.05, 0.95)},
-        train_hint="enhancekit train acme_blocks:recipes/short.toml --set data.root=FOLDER "
-        "--set model.options.block=acme:fast",
-    )
+    """Register a small MFNN with its own block and with ours, so that both have a name."""
+    for name, block in (("small-scr", "mfnn:scr"), ("small-fast", "acme:fast")):
+        yield EnhancerSpec(
+            name=name,
+            summary=f"MFNN of width 16 with 7 blocks {block}; bring weights",
+            task="low-light",
+            backbone="mfnn:mfnn",
+            config={
+                "width": 16,
+                "counts": (1, 2, 4),
+                "context": "mfnn:exposure",
+                "block": block,
+            },
+            controls={"exposure": (0.05, 0.95)},
+            train_hint="enhancekit train acme_blocks:recipes/short.toml --set data.root=FOLDER "
+            f"--set model.enhancer=acme:{name}",
+        )

@@ -7,6 +7,7 @@ from enhancekit.specs import EnhancerSpec, WeightsSpec
 __all__ = ["VARIANTS"]
 
 _TRAIN = "enhancekit train enhancekit_mfnn:recipes/{}.toml --set data.root=FOLDER"
+_PACKED = {"width": 32, "counts": (4, 4, 4), "pack": 2, "context": "mfnn:exposure"}
 _CONTROLS = {"exposure": (0.05, 0.95)}
 
 VARIANTS = (
@@ -26,14 +27,14 @@ VARIANTS = (
     ),
     EnhancerSpec(
         name="mfnn-lite",
-        summary="Dark photographs, fast (three scales, 7 SCR, width 16)",
+        summary="Dark photographs, fast (three scales, 12 SCR, width 32, packed by 2)",
         task="low-light",
         backbone="mfnn:mfnn",
-        config={"width": 16, "counts": (1, 2, 4), "context": "mfnn:exposure"},
+        config=_PACKED,
         controls=_CONTROLS,
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-lite.safetensors",
-            sha256="8257db7fb342328a573c45c5bbd8136fa1d29169ad1b6f0fab56e15adf6b25a5",
+            sha256="d6cd779162016149fe0b5cad44061d9ba72369eeabef29c8ba783a930de5d19d",
         ),
         train_hint=_TRAIN.format("mfnn-lite"),
     ),
@@ -42,7 +43,7 @@ VARIANTS = (
         summary="LOL's benchmark, trained on LOL alone (width 32, packed by 2)",
         task="low-light",
         backbone="mfnn:mfnn",
-        config={"width": 32, "counts": (4, 4, 4), "pack": 2, "context": "mfnn:exposure"},
+        config=_PACKED,
         controls=_CONTROLS,
         train_hint=_TRAIN.format("mfnn-lol"),
     ),
