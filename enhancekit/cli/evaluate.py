@@ -100,7 +100,7 @@ def evaluate(  # noqa: PLR0917
             strips[pair.name] = report.measure(sample, evaluations, pictures=output is not None)
             shown.advance(task)
     if output:
-        given = " ".join((make, *control)) if control else make
+        given = " ".join((make, *(control or ())))
         title = f"{', '.join(names)} on {data.name} {given}".rstrip()
         report.write_report(output, evaluations, strips, title)
     if as_json:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from enhancekit.errors import EnhanceKitError, OptionError, OutOfMemoryError, PluginError
 from enhancekit.inference.memory import free_memory, peak_bytes
-from enhancekit.inference.parts import Margins, Part, Source, Whole, collect
+from enhancekit.inference.parts import NO_MARGINS, Margins, Part, Source, Whole, collect
 from enhancekit.inference.tiling import SMALLEST_TILE, pad_to, tile_size, tiles
 from enhancekit.registry import blame
 from enhancekit.specs import SizeRequirements
@@ -29,7 +29,6 @@ MOST_MEMORY = 3 << 27
 overlaps, but more has to go through the memory, and beyond this they get slower."""
 IN_ONE = 1 << 20
 """Pixels up to which a picture's averages are taken at once."""
-NO_MARGINS: Margins = (0, 0, 0, 0)
 PROBE = 128
 """Side, in pixels, of what a network's need of memory is measured on."""
 

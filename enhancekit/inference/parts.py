@@ -8,10 +8,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Margins", "Part", "Source", "Whole", "collect"]
+__all__ = ["NO_MARGINS", "Margins", "Part", "Source", "Whole", "collect"]
 
 Margins = tuple[int, int, int, int]
 """Pixels at the top, bottom, left and right of a tile that are only there to be looked at."""
+NO_MARGINS: Margins = (0, 0, 0, 0)
 
 
 class Source(Protocol):

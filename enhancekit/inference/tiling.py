@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from enhancekit.errors import OptionError
-from enhancekit.inference.parts import Margins, Part, Source
+from enhancekit.inference.parts import NO_MARGINS, Margins, Part, Source
 from enhancekit.specs import SizeRequirements
 
 __all__ = ["SMALLEST_TILE", "check_tile", "pad_to", "tile_size", "tiles"]
@@ -150,7 +150,7 @@ def tiles(
     height, width = source.shape[2:]
     if tile is None:
         padded = pad_to(source.read(), needs.multiple_of, needs.minimum)
-        done = network(padded, (0, 0, 0, 0))
+        done = network(padded, NO_MARGINS)
         yield Part.whole(done[:, :, : height * scale, : width * scale])
         return
     if needs.halo is None:

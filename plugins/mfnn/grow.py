@@ -5,8 +5,8 @@
 The larger network is the named variant with the options given. Residual blocks that are new add
 nothing at first, inputs that are new count for nothing, and a part that is new altogether (the
 exposure) starts untrained. New scales, and blocks that share weights or are not residual, can't be
-added. A run with ``model.weights=OUT`` and the same ``model.options`` goes on
-from there instead of from random weights (Net2Net, Chen et al., ICLR 2016).
+added. A run with ``model.weights=OUT`` and the same ``model.options`` goes on from there instead of
+from random weights (Net2Net, Chen et al., ICLR 2016).
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def refuse_difference(smaller: nn.Module, larger: nn.Module) -> None:
     """Stop if two networks don't compute the same, unless the larger sees an exposed picture."""
     x = torch.rand(1, 3, 32, 48)
     with torch.inference_mode():
-        if larger.context(x) is None or (larger.context(x) == 0).all():  # type: ignore[operator]
+        context = larger.context(x)  # type: ignore[operator]
+        if context is None or not context.any():
             off = float((larger(x) - smaller(x)).abs().max())
             if off > 1e-5:
                 raise SystemExit(f"the larger network is {off:.1e} off; only blocks may be added")

@@ -280,15 +280,17 @@ class MFNN(nn.Module):
 
     def _kept_margins(self) -> list[int]:
         """Tell, for each scale, how many pixels beyond its own a tile's features must reach."""
-        kept, beyond = [], int(getattr(self.head, "halo", None) or 0)
+        if self.size_requirements.halo is None:  # then there are no tiles
+            return [0] * self.scales
+        unit = self.size_requirements.multiple_of
+        kept, beyond = [], int(self.head.halo)  # type: ignore[arg-type]
         for k, trunk in enumerate(self.trunks):
             if k < len(self.decoders):
-                beyond += int(getattr(self.decoders[k], "halo", None) or 0) * 2**k
+                beyond += int(self.decoders[k].halo) * 2**k  # type: ignore[arg-type]
             doubling = 2 ** (k + 1) if k < self.scales - 1 else 0
-            reach = beyond + max(int(getattr(trunk, "halo", None) or 0) * 2**k, doubling)
+            reach = beyond + max(int(trunk.halo) * 2**k, doubling)  # type: ignore[arg-type]
             # as in `_halo`; and rounded up to whole pixels of the coarsest scale
             reach = max((reach + 1) * self.pack - 1, 2 if self.scale > 1 else 0)
-            unit = self.pack * 2 ** (self.scales - 1)
             kept.append(-(-reach // unit) * unit)
             beyond += doubling
         # a coarser scale is cropped to what a finer one needs, so it can't have less

@@ -30,12 +30,7 @@ def enhancekit_blocks() -> Iterator[BlockSpec]:
         ("hsc_decoder", "decoder", "blocks:HSCDecoder", "Conv 5x5"),
         ("reconstruct", "head", "blocks:Reconstruct", "Features to picture, with a long skip"),
         ("exposure", "context", "context:Exposure", "Tone curve towards a chosen brightness"),
-        (
-            "noise_level",
-            "context",
-            "context:NoiseLevel",
-            "Strength of the noise, if known",
-        ),
+        ("noise_level", "context", "context:NoiseLevel", "Strength of the noise, if known"),
     ):
         yield BlockSpec(name=name, role=role, summary=summary, target=f"enhancekit_mfnn.{target}")
 
