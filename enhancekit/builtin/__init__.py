@@ -14,6 +14,7 @@ def enhancekit_losses() -> Iterator[LossSpec]:
     for name, attribute, summary in (
         ("l1", "L1", "Mean absolute difference"),
         ("charbonnier", "Charbonnier", "Smooth L1: mean of sqrt(d^2 + eps^2)"),
+        ("luma", "Luma", "Charbonnier of the BT.601 luma"),
         ("ssim", "SSIM", "1 - SSIM, Gaussian window of sigma 1.5"),
         ("ms_ssim", "MSSSIM", "1 - MS-SSIM, five scales"),
         ("grad", "Gradient", "L1 of horizontal and vertical differences"),

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from enhancekit.errors import OptionError
 
-__all__ = ["L1", "MSSSIM", "SSIM", "Charbonnier", "Gradient", "PictureLoss", "multi_scale_ssim"]
+__all__ = [
+    "L1",
+    "MSSSIM",
+    "SSIM",
+    "Charbonnier",
+    "Gradient",
+    "Luma",
+    "PictureLoss",
+    "multi_scale_ssim",
+]
 
 Reduction = Literal["mean", "none"]
 
@@ -94,6 +103,43 @@ class Charbonnier(PictureLoss):
         """Give one value a picture, shape (N,)."""
         distance = ((output - reference) ** 2 + self.eps**2).sqrt() - self.eps
         return distance.flatten(1).mean(1)
+
+
+class Luma(Charbonnier):
+    """`Charbonnier` of the luma alone, which super-resolution is measured on.
+
+    Luma is 0.299 R + 0.587 G + 0.114 B of the gamma-encoded values (ITU-R BT.601).
+
+    Parameters
+    ----------
+    eps : float
+        Half-width of the quadratic part, in units of the range [0, 1].
+    reduction : {"mean", "none"}
+        Average over the batch, or one value a picture.
+
+    Raises
+    ------
+    OptionError
+        If the pictures have not three channels.
+
+    Examples
+    --------
+    >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    >>> round(float(Luma(eps=1e-6)(red, torch.zeros(1, 3, 1, 1))), 3)
+    0.299
+    """
+
+    def per_picture(self, output: Tensor, reference: Tensor) -> Tensor:
+        """Give one value a picture, shape (N,)."""
+        if output.shape[1] != 3:
+            raise OptionError(
+                f"the loss luma is for colour pictures of 3 channels, not {output.shape[1]}"
+            )
+        weights = output.new_tensor((0.299, 0.587, 0.114))
+        return super().per_picture(
+            torch.einsum("nchw,c->nhw", output, weights),
+            torch.einsum("nchw,c->nhw", reference, weights),
+        )
 
 
 class Gradient(PictureLoss):

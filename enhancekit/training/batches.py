@@ -81,6 +81,8 @@ class Batches:
         Each crop covers ``shrink`` times its side and is averaged down; drawn evenly.
     augment : bool
         Mirror and rotate by quarter turns.
+    augment_channels : bool
+        Put red, green and blue in any order, the same for all of a pair.
     seed : int
         Everything random follows from it.
 
@@ -97,6 +99,7 @@ class Batches:
         crop: int,
         shrink: Sequence[int] = (1,),
         augment: bool = True,
+        augment_channels: bool = False,
         seed: int = 0,
     ) -> None:
         groups = [group for group in groups if group.pairs or group.clean]
@@ -108,6 +111,7 @@ class Batches:
                 "bicubic-x2 halves its inputs, so it cannot be mixed with other sources"
             )
         self.crop, self.shrink, self.augment, self.seed = crop, tuple(shrink), augment, seed
+        self.augment_channels = augment_channels
         self._pictures: list[tuple[Tensor, Tensor]] = []
         self._make: list[str] = []
         paths: list[Path] = []
@@ -159,6 +163,7 @@ class Batches:
             both = both[..., top : top + side, left : left + side]
             if self.augment and torch.rand(1, generator=draw) < 0.5:
                 both = both.flip(-1)
+            both = both[:, self._order(draw)]
             cut.append(F.interpolate(both, size=(THUMBNAIL, THUMBNAIL), mode="area"))
         stacked = torch.stack(cut, dim=1)
         return stacked[0], stacked[1]
@@ -187,7 +192,12 @@ class Batches:
             degradation = draw_degradation(self._make[index], draw)
             low = degradation(low, draw, True)
             low_whole = degradation(low_whole, draw, False)
-        return low, high, low_whole, high_whole
+        order = self._order(draw)
+        return low[order], high[order], low_whole[order], high_whole[order]
+
+    def _order(self, draw: torch.Generator) -> slice | Tensor:
+        """Draw the order of the channels."""
+        return torch.randperm(3, generator=draw) if self.augment_channels else slice(None)
 
     def _crop(self, index: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         both = torch.stack(self._pictures[index])

@@ -201,6 +201,7 @@ class Trainer:
             crop=recipe.data.crop,
             shrink=recipe.data.shrink,
             augment=recipe.data.augment,
+            augment_channels=recipe.data.augment_channels,
             seed=run.seed,
         )
         self.step, self.best = 0, -math.inf

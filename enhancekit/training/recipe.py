@@ -74,6 +74,8 @@ class Data(_Section):
     """Each crop covers this many times its side in the picture, averaged down; drawn evenly."""
     augment: bool = True
     """Mirror and rotate by quarter turns."""
+    augment_channels: bool = False
+    """Put red, green and blue in any order as well; for tasks to which colours mean nothing."""
     skip_broken: bool = False
     """Leave out pictures without a partner and pairs that cannot be read or differ in size,
     naming each, instead of refusing to start."""

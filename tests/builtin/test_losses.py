@@ -19,7 +19,7 @@ from enhancekit.builtin.losses import SCALE_WEIGHTS, multi_scale_ssim
 from enhancekit.builtin.vgg import VGG19_URL, VGGLoss, vgg19_trunk
 from enhancekit.errors import OptionError, UnknownNameError, WeightsError
 
-SMALLEST = {"l1": 1, "charbonnier": 1, "grad": 1, "ssim": 11, "ms_ssim": 176}
+SMALLEST = {"l1": 1, "charbonnier": 1, "luma": 1, "grad": 1, "ssim": 11, "ms_ssim": 176}
 
 
 def create(name, **options):
@@ -148,6 +148,26 @@ class TestDerivatives:
             )
         measured = (ahead - behind) / (2 * step)
         torch.testing.assert_close(measured, (output.grad * direction).sum(), rtol=1e-5, atol=1e-8)
+
+
+class TestLuma:
+    @pytest.mark.parametrize(("channel", "weight"), [(0, 0.299), (1, 0.587), (2, 0.114)])
+    def test_weighs_as_bt601(self, channel, weight):
+        x = noise(2, 3, 5, 7)
+        y = x.clone()
+        y[:, channel] += 0.5
+        assert float(create("luma", eps=1e-6)(y, x)) == pytest.approx(0.5 * weight, rel=1e-4)
+
+    def test_a_change_of_colour_alone_costs_nothing(self):
+        x = noise(1, 3, 5, 7)
+        y = x + torch.tensor([0.587, -0.299, 0.0]).view(1, 3, 1, 1)
+        assert float(create("luma")(y, x)) == pytest.approx(0, abs=1e-6)
+
+    @pytest.mark.parametrize("channels", [1, 4])
+    def test_colour_pictures_only(self, channels):
+        x = torch.zeros(1, channels, 4, 4)
+        with pytest.raises(OptionError, match=f"luma is for colour pictures .* not {channels}"):
+            create("luma")(x, x)
 
 
 class TestL1:

@@ -120,6 +120,31 @@ class TestShapes:
         assert batch.target_whole.device.type == "meta"
 
 
+class TestChannels:
+    def test_every_order_comes_and_is_that_of_the_whole_pair(self, pairs):
+        plain, mixed = make(pairs), make(pairs, augment_channels=True)
+        orders = set()
+        for number in range(30):
+            batch = mixed.batch(number, 1)
+            # x and y grow along the picture and the third channel is flat, so each is known
+            flat = batch.input[0].std((1, 2)).argmin()
+            across = batch.input[0].diff(dim=2).abs().mean((1, 2)).argmax()
+            order = [0, 0, 0]
+            order[int(across)], order[int(flat)] = 0, 2
+            order[3 - int(across) - int(flat)] = 1
+            orders.add(tuple(order))
+            torch.testing.assert_close(batch.input + batch.target, torch.ones(1, 3, 8, 8))
+            number_in_picture = batch.input[0, flat].mean() * 255
+            whole = plain._thumbnails[int(number_in_picture.round())][0]
+            torch.testing.assert_close(batch.input_whole[0], whole[order])
+        assert len(orders) == 6
+
+    def test_of_thumbnails_too(self, pairs):
+        inputs, targets = make(pairs, augment_channels=True).thumbnails(0, 40)
+        torch.testing.assert_close(inputs + targets, torch.ones_like(inputs))
+        assert {int(i) for i in inputs.std((2, 3)).argmin(1)} == {0, 1, 2}
+
+
 class TestAligned:
     @pytest.mark.parametrize("augment", [True, False])
     @pytest.mark.parametrize("shrink", [(1,), (2,), (1, 2, 3)])
