@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from enhancekit.testing.benchmarks import peak_memory
+from enhancekit.testing.benchmarks import Measure, peak_memory
 from enhancekit.testing.options import read_size
 
 
@@ -31,6 +31,15 @@ def test_every_reference_point_and_figure(cli):
     assert jpeg["megapixels_per_second"] == pytest.approx(32 * 40 / 1e6 / jpeg["min"])
     adds = found["plain_forward[mfnn-lite-32x40]"]["multiply_adds_per_pixel"]
     assert 1e5 < adds < 3e5
+
+
+def test_the_plain_network_gets_a_contiguous_picture():
+    def unused(*_args, **_options):
+        pytest.fail("nothing is timed here")
+
+    x = Measure(unused, "5x7", 1).tensor
+    assert x.shape == (1, 3, 5, 7)
+    assert x.is_contiguous()
 
 
 def test_an_unknown_enhancer(cli):

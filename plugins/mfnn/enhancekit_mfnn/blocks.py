@@ -94,7 +94,7 @@ class SCR(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, H, W) to the same shape."""
         y: Tensor = self.conv2(torch.cat((x, self.conv1(x)), dim=1).relu_())
-        return x + y if self.residual else y
+        return y.add_(x) if self.residual else y
 
 
 class GLSC(nn.Module):

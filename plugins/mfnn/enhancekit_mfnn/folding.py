@@ -179,7 +179,7 @@ def conv_of_project_and_double(
             ours = _laid_out(ours, conv.weight)
             bias, at_border = bias + shifts[0, :, 2, 2], shifts
     y = F.conv2d(fine, ours, bias, padding=2)
-    y = y + F.conv_transpose2d(coarse, kernel, stride=2, padding=3)
+    y += F.conv_transpose2d(coarse, kernel, stride=2, padding=3)
 
     def edge(dim: int, at_end: bool) -> Tensor:
         strip = _outermost(coarse, dim, at_end, 4)

@@ -242,6 +242,9 @@ class MFNN(nn.Module):
         else:
             seen = self.context_block(x, self.context(x) if context is None else context)
         packed = F.pixel_unshuffle(seen, self.pack) if self.pack > 1 else seen
+        if x.is_contiguous(memory_format=torch.channels_last):
+            # what comes before may have laid it out anew, which the first layers pay for six times
+            packed = packed.contiguous(memory_format=torch.channels_last)
         pictures = [packed, *(_shrink(packed, 2**k) for k in range(1, self.scales))]
         encoded = [encode(picture) for encode, picture in zip(self.encoders, pictures, strict=True)]
         merged = [encoded[0]]
@@ -266,8 +269,8 @@ class MFNN(nn.Module):
                 base = F.interpolate(base.float(), scale_factor=float(self.scale), mode="bicubic")
             y = base + 0.1 * y  # a tenth: Adam moves the last layer as fast as all others
         y = _crop(y, tuple(m * self.scale for m in left[0]), (0, 0, 0, 0))
-        # infinity stays, so that an overflow is noticed and not taken for black or white
-        return y if self.training else torch.where(y.isfinite(), y.clamp(0, 1), y)
+        # infinity becomes NaN, so that an overflow is noticed and not taken for black or white
+        return y if self.training else y.clamp(0, 1) + 0 * y
 
     def _decode(self, k: int, merged: Tensor, coarse: Tensor) -> Tensor:
         """Give decoder(cat(trunk(merged), double(coarse))) at scale k."""

@@ -138,6 +138,32 @@ def described(state, x, counts, *, residual=True, shared=False, slope=0.0):
     return conv(state, "head.final", rectify(conv(state, "head.conv4", z)))
 
 
+class TestLayout:
+    @pytest.mark.parametrize("config", ["three scales", "exposure", "packed exposure"])
+    @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+    def test_the_first_layers_get_that_of_the_picture(self, config, layout):
+        net = MFNN(**CONFIGS[config]).eval()
+        seen = []
+        for encoder in net.encoders:
+            encoder.register_forward_pre_hook(
+                lambda _, given: seen.append(given[0].is_contiguous(memory_format=layout))
+            )
+        x = torch.rand(1, 3, 32, 48).contiguous(memory_format=layout)
+        with torch.inference_mode():
+            net(x)
+        assert seen == [True] * len(net.encoders)
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_an_overflow_is_not_taken_for_black_or_white(value):
+    net = MFNN(width=4, counts=(1, 1)).eval()
+    with torch.no_grad():
+        net.head.final.bias[1] = value
+        y = net(torch.rand(1, 3, 8, 8))
+    assert y[:, 1].isnan().all()
+    assert y[:, [0, 2]].isfinite().all()
+
+
 class TestFormulas:
     @pytest.mark.parametrize("counts", [(2,), (1, 2), (2, 1, 3)], ids=str)
     @pytest.mark.parametrize("output", ["sigmoid", "residual"])
