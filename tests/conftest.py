@@ -50,6 +50,36 @@ class Outcome:
     err: str
 
 
+@pytest.fixture(scope="session")
+def enhancer_of():
+    """Make an `Enhancer` of a function of whole tensors, a precision and controls."""
+    import torch
+
+    from enhancekit.inference.enhancer import Enhancer
+    from enhancekit.inference.parts import Part
+    from enhancekit.registry import Entry, Provider
+    from enhancekit.specs import EnhancerSpec
+
+    def make(run, precision=torch.float32, controls=None, scale=1):
+        spec = EnhancerSpec(
+            name="probe",
+            summary="A probe",
+            task="tone",
+            target="math:sqrt",
+            controls=controls or {},
+            scale=scale,
+        )
+        entry = Entry(spec, Provider("acme", "acme-probe", "1.2"), "enhancer")
+        return Enhancer(
+            entry,
+            lambda source, *rest: iter([Part.whole(run(source.read(), *rest))]),
+            device=torch.device("cpu"),
+            precision=precision,
+        )
+
+    return make
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
     for name in ("ENHANCEKIT_PLUGINS", "ENHANCEKIT_DISABLE_PLUGINS", "ENHANCEKIT_STRICT_PLUGINS"):

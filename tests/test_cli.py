@@ -232,7 +232,7 @@ class TestInfo:
     def test_precision_of_shipped_weights(self, cli, monkeypatch):
         native = "enhancekit.inference.device._computes_natively"
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-        for bf16, said in ((True, "bfloat16 on cpu: native here"), (False, "computes none of")):
+        for bf16, said in ((True, "bf16 on cpu: native here"), (False, "computes none of")):
             monkeypatch.setattr(native, lambda device, name, bf16=bf16: bf16)
             assert said in json.loads(cli("info", NET, "--json").out)["precision"]
 
@@ -278,7 +278,7 @@ class TestPlugins:
         assert "failed" in rows["orbit"]
         assert "OSError: no licence" in rows["orbit"]
         assert "disabled" in rows["good"]
-        assert "6 losses" in rows["builtin"]
+        assert "7 losses" in rows["builtin"]
         assert "--json" in done.out.splitlines()[-1]
         assert (done.code, done.err) == (0, "")
 

@@ -17,6 +17,7 @@ from enhancekit.batch.manifest import Record
 from enhancekit.errors import EnhanceKitError, ImageError, OptionError, WeightsError
 from enhancekit.imaging.files import check_fits, check_output, decode, decode_frames, write
 from enhancekit.imaging.formats import MAX_PIXELS, Encoding
+from enhancekit.inference.device import precision_name
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.loading import load
 from enhancekit.weights import normalised
@@ -97,9 +98,7 @@ class Plan:
 
     def pinned(self, loaded: Enhancer) -> Plan:
         """Return this plan with nothing left that another process would decide otherwise."""
-        precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[
-            str(loaded.precision).removeprefix("torch.")
-        ]
+        precision = precision_name(loaded.precision)
         weights = None if self.weights is None else self.weights.absolute()
         return replace(self, precision=precision, engine=loaded.engine, weights=weights)
 
@@ -115,7 +114,7 @@ class Plan:
                     "strength": self.strength,
                     "mode": self.mode,
                     "controls": dict(self.controls),
-                    "precision": str(loaded.precision).removeprefix("torch."),
+                    "precision": precision_name(loaded.precision),
                     "tile": self.tile,
                     "engine": loaded.engine,
                     "frames": self.frames,

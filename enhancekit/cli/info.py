@@ -57,11 +57,11 @@ def info(
 
 def _precision(parity_db: Mapping[str, float]) -> str:
     """Say what precision="auto" chooses on this machine, and why."""
-    from enhancekit.inference.device import choose_device, choose_precision
+    from enhancekit.inference.device import choose_device, choose_precision, precision_name
 
     device = choose_device("auto")
     dtype, reason = choose_precision("auto", device, parity_db)
-    return f"{str(dtype).removeprefix('torch.')} on {device}: {reason}"
+    return f"{precision_name(dtype)} on {device}: {reason}"
 
 
 def _text(value: Any) -> str:

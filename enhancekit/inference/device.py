@@ -8,12 +8,35 @@ import torch
 
 from enhancekit.errors import DeviceError, OptionError
 
-__all__ = ["PARITY_DB", "choose_device", "choose_precision", "native_precisions"]
+__all__ = [
+    "PARITY_DB",
+    "PRECISIONS",
+    "choose_device",
+    "choose_precision",
+    "native_precisions",
+    "precision_name",
+]
 
 PARITY_DB = 50.0
 """PSNR against 32 bits that a card must state before ``"auto"`` uses a lower precision."""
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS: Mapping[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""Those that can be asked for, by name."""
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """Name a precision as it is asked for.
+
+    Examples
+    --------
+    >>> precision_name(torch.bfloat16)
+    'bf16'
+    """
+    return next(name for name, known in PRECISIONS.items() if known == dtype)
 
 
 def choose_device(device: str) -> torch.device:
@@ -111,11 +134,11 @@ def choose_precision(
     (torch.float32, 'no measured parity of a lower precision')
     """
     if precision != "auto":
-        if precision not in _DTYPES:
+        if precision not in PRECISIONS:
             raise OptionError(
-                f"precision {precision!r} is none of 'auto', {', '.join(map(repr, _DTYPES))}"
+                f"precision {precision!r} is none of 'auto', {', '.join(map(repr, PRECISIONS))}"
             )
-        return _DTYPES[precision], "asked for"
+        return PRECISIONS[precision], "asked for"
     stated = {name: db for name, db in parity_db.items() if db >= PARITY_DB}
     if not stated:
         return torch.float32, "no measured parity of a lower precision"
@@ -123,5 +146,7 @@ def choose_precision(
         if name in stated and (
             _computes_natively(device, name) if native is None else name in native
         ):
-            return _DTYPES[name], f"native here, and {stated[name]:.0f} dB from 32 bits by the card"
+            return PRECISIONS[
+                name
+            ], f"native here, and {stated[name]:.0f} dB from 32 bits by the card"
     return torch.float32, f"{device.type} computes none of {sorted(stated)} natively"

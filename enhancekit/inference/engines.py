@@ -13,13 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from enhancekit.errors import DeviceError, OptionError
+from enhancekit.inference.device import PRECISIONS, precision_name
 
 __all__ = ["ENGINES", "Compiled", "Engine", "choose_engine", "find_engine", "need_cpu"]
 
 Compiled = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
 """Runs a graph: from the inputs by name to its one output. May be called by several threads."""
-
-_NAMES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Engine:
         DeviceError
             If it does not.
         """
-        name = next(name for name, known in _NAMES.items() if known == dtype)
+        name = precision_name(dtype)
         if name not in self.precisions():
             raise DeviceError(
                 f"{self.name} does not compute {name} on this machine, only "
@@ -151,7 +150,7 @@ def _openvino_precisions() -> frozenset[str]:
     import openvino
 
     able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return frozenset(n for n in _NAMES if n.upper() in able)
+    return frozenset(n for n in PRECISIONS if n.upper() in able)
 
 
 def _open_in_openvino(model: bytes, precision: str) -> Compiled:

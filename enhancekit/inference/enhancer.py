@@ -13,6 +13,7 @@ from torch import Tensor
 
 from enhancekit.errors import NonFiniteError, OptionError
 from enhancekit.imaging.convert import open_image
+from enhancekit.inference.device import precision_name
 from enhancekit.inference.fast import fast_parts
 from enhancekit.inference.parts import Part, Source, Whole, collect
 from enhancekit.registry import Entry
@@ -174,7 +175,7 @@ class Enhancer:
             logger.warning(
                 "%s gave non-finite pixels in %s; computing again in 32 bits",
                 self.entry.qualified_name,
-                self.precision,
+                precision_name(self.precision),
             )
             del part
             break
@@ -277,5 +278,6 @@ class Enhancer:
                 raise OptionError(f"{name} lies between {low:g} and {high:g}, not {value}")
 
     def __repr__(self) -> str:
-        by = "" if self.engine == "torch" else f" by {self.engine}"
-        return f"<Enhancer {self.entry.qualified_name} on {self.device} in {self.precision}{by}>"
+        how = precision_name(self.precision)
+        how += "" if self.engine == "torch" else f" by {self.engine}"
+        return f"<Enhancer {self.entry.qualified_name} on {self.device} in {how}>"

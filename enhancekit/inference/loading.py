@@ -95,7 +95,7 @@ def load(
     --------
     >>> import enhancekit
     >>> enhancekit.load("clahe", device="cpu")
-    <Enhancer builtin:clahe on cpu in torch.float32>
+    <Enhancer builtin:clahe on cpu in fp32>
     """
     check_tile(tile)
     if found := _find_scheme(name):

@@ -27,6 +27,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from enhancekit.inference.apply import apply_network
+from enhancekit.inference.device import precision_name
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.loading import load
 from enhancekit.inference.tiling import pad_to
@@ -197,7 +198,7 @@ def _timed(
         forward()
     pixels = measure.picture.width * measure.picture.height
     measure.benchmark.extra_info |= {
-        "precision": str(dtype).removeprefix("torch."),
+        "precision": precision_name(dtype),
         "multiply_adds_per_pixel": counter.get_total_flops() // 2 // pixels,
     }
     done = measure(forward, enhancer.device.type)
@@ -211,7 +212,7 @@ def test_enhance(measure: Measure, name: str, precision: str, mode: str) -> None
     if mode == "fast" and (enhancer.entry.spec.scale > 1 or enhancer.module is None):
         pytest.skip("the mode is for networks that keep the size")
     picture = measure.picture
-    measure.benchmark.extra_info["precision"] = str(enhancer.precision).removeprefix("torch.")
+    measure.benchmark.extra_info["precision"] = precision_name(enhancer.precision)
     done = measure(lambda: enhancer.enhance(picture, mode=mode), enhancer.device.type)
     scale = enhancer.entry.spec.scale
     assert done.size == (picture.width * scale, picture.height * scale)

@@ -14,6 +14,7 @@ import numpy as np
 
 from enhancekit.atomic import replacing
 from enhancekit.errors import DataError
+from enhancekit.inference.device import precision_name
 from enhancekit.pages import data_address, document
 from enhancekit.plain import to_json
 from enhancekit.training.evaluation import Evaluation, Sample
@@ -40,7 +41,7 @@ def as_dict(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
             "enhancer": e.enhancer.entry.qualified_name,
             "distribution": str(e.enhancer.entry.provider),
             "controls": dict(e.controls),
-            "precision": str(e.enhancer.precision).removeprefix("torch."),
+            "precision": precision_name(e.enhancer.precision),
             "protocol": e.protocol.name,
             "pairs": len(e.rows),
             "scenes": len({row["scene"] for row in e.rows}),

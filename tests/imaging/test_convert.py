@@ -14,10 +14,6 @@ from PIL import Image, ImageCms
 import enhancekit
 from enhancekit.errors import ImageError
 from enhancekit.imaging.convert import open_image
-from enhancekit.inference.enhancer import Enhancer
-from enhancekit.inference.parts import Part
-from enhancekit.registry import Entry, Provider
-from enhancekit.specs import EnhancerSpec
 
 NUMPY_DTYPES = ("uint8", "uint16", ">u2", "float16", "float32", "float64", ">f4")
 TORCH_DTYPES = (
@@ -33,11 +29,6 @@ WHOLE = {"uint8": 255, "uint16": 65535, ">u2": 65535}
 LEVELS = {"L": 256, "LA": 256, "RGB": 256, "RGBA": 256, "I;16": 65536}
 
 
-def in_one(run):
-    """Make of a function of whole tensors what an `Enhancer` takes."""
-    return lambda source, *rest: iter([Part.whole(run(source.read(), *rest))])
-
-
 @pytest.fixture(scope="module")
 def identity():
     return enhancekit.load("identity")
@@ -49,15 +40,13 @@ def brighten():
 
 
 @pytest.fixture(scope="module")
-def double():
+def double(enhancer_of):
     """Every pixel four times, so that what comes out is known to the bit."""
 
     def run(pictures, dtype, controls):
         return pictures.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
-    spec = EnhancerSpec(name="double", summary="Twice", task="tone", target="a:b", scale=2)
-    entry = Entry(spec, Provider("acme", "acme-double", "1.0"), "enhancer")
-    return Enhancer(entry, in_one(run), device=torch.device("cpu"))
+    return enhancer_of(run, scale=2)
 
 
 def repeated(array, rows=0):

@@ -39,6 +39,7 @@ def ssim(output, reference):
 LOSSES = [
     LossCase("builtin:l1"),
     LossCase("builtin:charbonnier"),
+    LossCase("builtin:luma"),
     LossCase("builtin:ssim"),
     LossCase("builtin:ms_ssim", size=176),
     LossCase("builtin:grad"),

@@ -7,16 +7,11 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import enhancekit
 from enhancekit.errors import AmbiguousNameError, DataError, OptionError, PluginError
-from enhancekit.inference.enhancer import Enhancer
-from enhancekit.inference.parts import Part
-from enhancekit.registry import Entry, Provider
-from enhancekit.specs import EnhancerSpec
 from enhancekit.training.evaluation import (
     Evaluation,
     Sample,
@@ -30,11 +25,6 @@ from enhancekit.training.protocols import find_protocol
 from enhancekit.training.recipe import Data, Source
 
 SCENE = r"^(\d)"
-
-
-def in_one(run):
-    """Make of a function of whole tensors what an `Enhancer` takes."""
-    return lambda source, *rest: iter([Part.whole(run(source.read(), *rest))])
 
 
 def measured(pairs, name="gamma", protocol="rgb", **options):
@@ -258,13 +248,11 @@ class TestReadSample:
 
 
 class TestMade:
-    def probe(self, run, scale=1):
-        spec = EnhancerSpec(name="probe", summary="A", task="tone", target="a:b", scale=scale)
-        entry = Entry(spec, Provider("acme", "acme-probe", "1.0"), "enhancer")
-        enhancer = Enhancer(entry, in_one(run), device=torch.device("cpu"))
-        return Evaluation(enhancer, find_protocol("rgb"))
+    @pytest.fixture
+    def probe(self, enhancer_of):
+        return lambda run, **given: Evaluation(enhancer_of(run, **given), find_protocol("rgb"))
 
-    def test_the_enhancer_sees_what_no_file_could_hold(self, reference):
+    def test_the_enhancer_sees_what_no_file_could_hold(self, probe, reference):
         seen = []
 
         def run(pictures, dtype, controls):
@@ -272,7 +260,7 @@ class TestMade:
             return pictures
 
         sample = read_sample(reference(np.zeros((24, 24, 3), np.uint8)), "gaussian:100")
-        evaluation = self.probe(run)
+        evaluation = probe(run)
         output = evaluation.add(sample)
         (pictures,) = seen
         assert pictures.shape == (1, 3, 24, 24)
@@ -304,10 +292,10 @@ class TestMade:
             psnr.append(evaluation.rows[0]["psnr"])
         assert psnr[1] > psnr[0] + 2
 
-    def test_enlarged_pictures_are_compared_with_larger_references(self):
+    def test_enlarged_pictures_are_compared_with_larger_references(self, probe):
         large = random_picture(32, 40)
         sample = Sample("view", "view", large[::2, ::2], large)
-        evaluation = self.probe(lambda x, *_: x.repeat_interleave(2, 2).repeat_interleave(2, 3), 2)
+        evaluation = probe(lambda x, *_: x.repeat_interleave(2, 2).repeat_interleave(2, 3), scale=2)
         output = evaluation.add(sample)
         wanted = large[::2, ::2].repeat(2, axis=0).repeat(2, axis=1)
         np.testing.assert_array_equal(output, wanted)

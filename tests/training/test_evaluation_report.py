@@ -140,7 +140,7 @@ class TestFiles:
         assert [e["enhancer"] for e in found] == ["builtin:identity", "builtin:gamma"]
         for evaluation, entry in zip(made[0], found, strict=True):
             assert (entry["pairs"], entry["scenes"], entry["protocol"]) == (3, 3, "lol")
-            assert entry["precision"] == "float32"
+            assert entry["precision"] == "fp32"
             assert entry["distribution"].startswith("enhancekit ")
             assert entry["pictures"] == evaluation.rows
             for name, summary in evaluation.summaries().items():
