@@ -225,6 +225,8 @@ class MetricSpec(Spec):
         self._needs_target()
         if not self.protocol:
             raise SpecError(f"metric {self.name!r} names no protocol")
+        if self.name in ("picture", "scene"):
+            raise SpecError(f"metric {self.name!r}: reports have a column of that name; rename it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,9 @@ def _group() -> None:
 def check(
     folder: Annotated[Path, typer.Argument(help="Holds low/ and high/, or input/ and target/.")],
     scene: Annotated[str, typer.Option(help="As in the recipe.")] = "",
-    held_out: Annotated[float, typer.Option(help="Share held out, as in the recipe.")] = 0.1,
+    held_out: Annotated[
+        float, typer.Option(min=0, max=1, help="Share held out, as in the recipe.")
+    ] = 0.1,
     as_json: Json = False,
 ) -> None:
     """Count, and look for broken pairs, duplicates and leaks. Exit code 1 if a pair is broken."""

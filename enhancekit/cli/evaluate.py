@@ -32,7 +32,9 @@ def evaluate(  # noqa: PLR0917
         Literal["all", "held-out"],
         typer.Option(help="All pairs, or the scenes that `train` holds out."),
     ] = "all",
-    held_out: Annotated[float, typer.Option(help="Share held out, as in the recipe.")] = 0.1,
+    held_out: Annotated[
+        float, typer.Option(min=0, max=1, help="Share held out, as in the recipe.")
+    ] = 0.1,
     scene: Annotated[
         str, typer.Option(help="Regular expression whose group names the scene, as in the recipe.")
     ] = "",
@@ -71,6 +73,7 @@ def evaluate(  # noqa: PLR0917
     if make and scene:
         raise OptionError("--scene groups pairs; with --make each picture is a scene of its own")
     controls = settings(control or (), "--control")
+    options = settings(option or (), "--option")
     own: list[Path | None] = [*weights] if weights else [None] * len(names)
     chosen = find_protocol(protocol)
     share = held_out if split == "held-out" else None
@@ -83,12 +86,14 @@ def evaluate(  # noqa: PLR0917
                 precision=precision,
                 tile=tile_value(tile),
                 weights=path,
-                **settings(option or (), "--option"),
+                **options,
             ),
             chosen,
             metric or (),
             gt_mean,
             controls,
+            options,
+            path,
         )
         for name, path in zip(names, own, strict=True)
     ]
@@ -100,7 +105,8 @@ def evaluate(  # noqa: PLR0917
             strips[pair.name] = report.measure(sample, evaluations, pictures=output is not None)
             shown.advance(task)
     if output:
-        given = " ".join((make, *(control or ())))
+        which = "" if share is None else f"held-out scenes (share {share:g})"
+        given = " ".join(part for part in (make, *(control or ()), which) if part)
         title = f"{', '.join(names)} on {data.name} {given}".rstrip()
         report.write_report(output, evaluations, strips, title)
     if as_json:

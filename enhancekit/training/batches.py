@@ -124,10 +124,12 @@ class Batches:
                 paths += [*(pair.input for pair in group.pairs), *group.clean]
         self._shares = _shares(groups)
         for path, (low, _) in zip(paths, self._pictures, strict=True):
-            if min(low.shape[1:]) < crop:
+            least = crop * min(shrink)
+            if min(low.shape[1:]) < least:
                 raise DataError(
-                    f"{path} is {low.shape[2]}x{low.shape[1]}, smaller than the crop of "
-                    f"{crop}; set data.crop to at most {min(low.shape[1:])}"
+                    f"{path} is {low.shape[2]}x{low.shape[1]}, smaller than the crop of {crop}"
+                    + (f", shrunk by {min(shrink)}" if min(shrink) > 1 else "")
+                    + f"; set data.crop to at most {min(low.shape[1:]) // min(shrink)}"
                 )
         self._thumbnails = [(_thumbnail(low), _thumbnail(high)) for low, high in self._pictures]
 
@@ -202,7 +204,7 @@ class Batches:
     def _crop(self, index: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         both = torch.stack(self._pictures[index])
         height, width = both.shape[2:]
-        fitting = [s for s in self.shrink if s * self.crop <= min(height, width)] or [1]
+        fitting = [s for s in self.shrink if s * self.crop <= min(height, width)]
         shrink = fitting[int(torch.randint(len(fitting), (1,), generator=draw))]
         side = shrink * self.crop
         top = int(torch.randint(height - side + 1, (1,), generator=draw))
@@ -223,10 +225,9 @@ def _shares(groups: Sequence[Group]) -> list[tuple[int, int, int]]:
     wanted = [size * group.weight for size, group in zip(sizes, groups, strict=True)]
     # an epoch is long enough that the rarest source comes at least once
     total = max(sum(sizes), math.ceil(sum(wanted) / min(wanted)))
-    # rounding the running sum makes the shares add up to the whole
     ends = [round(total * sum(wanted[: i + 1]) / sum(wanted)) for i in range(len(wanted))]
     return [
-        (sum(sizes[:i]), sizes[i], end - start)
+        (sum(sizes[:i]), sizes[i], max(1, end - start))
         for i, (start, end) in enumerate(pairwise([0, *ends]))
     ]
 

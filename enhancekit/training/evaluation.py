@@ -176,6 +176,10 @@ class Evaluation:
         Also give every figure after scaling to the reference's mean, labelled ``(GT-mean)``.
     controls : mapping of str to float
         Given with every picture, e.g. ``sigma``.
+    options : mapping of str to object
+        What the enhancer was loaded with over its config.
+    weights : Path, optional
+        What it was loaded with instead of the shipped ones.
     rows : list of dict
         One for every picture measured.
     """
@@ -185,6 +189,8 @@ class Evaluation:
     metrics: Sequence[str] = ()
     reference_mean: bool = False
     controls: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, sample: Sample) -> NDArray[np.uint8]:
@@ -204,12 +210,13 @@ class Evaluation:
                 f"{output.shape[1]}x{output.shape[0]}, the reference is "
                 f"{reference.shape[1]}x{reference.shape[0]}; nothing is resized"
             )
-        row = {"picture": sample.name, "scene": sample.scene, **self._figures(output, reference)}
+        figures = self._figures(sample.name, output, reference)
+        row = {"picture": sample.name, "scene": sample.scene, **figures}
         if self.reference_mean:
             corrected = with_reference_mean(output, reference)
             row |= {
                 f"{name}{GT_MEAN}": value
-                for name, value in self._figures(corrected, reference).items()
+                for name, value in self._figures(sample.name, corrected, reference).items()
             }
         self.rows.append(row)
         return output
@@ -249,14 +256,17 @@ class Evaluation:
 
     def _functions(self) -> list[tuple[str, Any, Callable[..., float]]]:
         """Return each metric's column, entry and function; columns of one name are qualified."""
-        entries = [host().metrics.get(name) for name in self.metrics or self.protocol.metrics]
+        found = [host().metrics.get(name) for name in self.metrics or self.protocol.metrics]
+        entries = list({entry.qualified_name: entry for entry in found}.values())
         bare = [entry.spec.name for entry in entries]
         return [
             (n if bare.count(n) == 1 else entry.qualified_name, entry, entry.target())
             for n, entry in zip(bare, entries, strict=True)
         ]
 
-    def _figures(self, output: NDArray[np.uint8], reference: NDArray[np.uint8]) -> dict[str, float]:
+    def _figures(
+        self, name: str, output: NDArray[np.uint8], reference: NDArray[np.uint8]
+    ) -> dict[str, float]:
         compared = self.protocol.prepare(output), self.protocol.prepare(reference)
         found = {}
         for column, entry, function in self._functions():
@@ -265,9 +275,12 @@ class Evaluation:
                     f"{entry} compares colours, but protocol {self.protocol.name!r} is luma alone"
                 )
             try:
-                found[column] = float(function(*compared))
-            except EnhanceKitError:
-                raise
+                # copies, since a plugin's metric may write into what it is given
+                found[column] = float(function(*(given.copy() for given in compared)))
+            except EnhanceKitError as error:
+                raise type(error)(f"{name}: {error}") from error
             except Exception as error:  # a plugin's metric may raise anything
-                raise PluginError(f"{entry} failed: {type(error).__name__}: {error}") from error
+                raise PluginError(
+                    f"{entry} failed on {name}: {type(error).__name__}: {error}"
+                ) from error
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import html
 import io
 from collections.abc import Sequence
@@ -39,8 +40,11 @@ def as_dict(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     return [
         {
             "enhancer": e.enhancer.entry.qualified_name,
+            "label": label,
             "distribution": str(e.enhancer.entry.provider),
             "controls": dict(e.controls),
+            "options": dict(e.options),
+            "weights": None if e.weights is None else _file(e.weights),
             "precision": precision_name(e.enhancer.precision),
             "protocol": e.protocol.name,
             "pairs": len(e.rows),
@@ -48,8 +52,24 @@ def as_dict(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
             "metrics": {name: asdict(summary) for name, summary in e.summaries().items()},
             "pictures": e.rows,
         }
-        for e in evaluations
+        for label, e in _labelled(evaluations)
     ]
+
+
+def _file(path: Path) -> dict[str, str]:
+    return {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _labelled(evaluations: Sequence[Evaluation]) -> list[tuple[str, Evaluation]]:
+    """Give each evaluation a name that tells it from the others."""
+    labels: list[str] = []
+    for e in evaluations:
+        given = [f"{name}={value}" for name, value in {**e.options, **e.controls}.items()]
+        given += [] if e.weights is None else [str(e.weights)]
+        label = " ".join((e.enhancer.entry.qualified_name, *given))
+        again = sum(other == label or other.startswith(f"{label} #") for other in labels)
+        labels.append(f"{label} #{again + 1}" if again else label)
+    return list(zip(labels, evaluations, strict=True))
 
 
 def as_markdown(evaluations: Sequence[Evaluation]) -> str:
@@ -57,9 +77,8 @@ def as_markdown(evaluations: Sequence[Evaluation]) -> str:
     first = evaluations[0].summaries()
     head = ["enhancer", *(f"{n}, {s.unit}" if s.unit else n for n, s in first.items())]
     lines = [" | ".join(head), " | ".join(["---"] * len(head))]
-    for evaluation in evaluations:
-        given = (f"{name}={value}" for name, value in evaluation.controls.items())
-        cells = [" ".join((evaluation.enhancer.entry.qualified_name, *given))]
+    for label, evaluation in _labelled(evaluations):
+        cells = [label]
         for summary in evaluation.summaries().values():
             low, high = summary.interval
             digits = 2 if summary.unit == "dB" else 4
@@ -77,7 +96,7 @@ def as_markdown(evaluations: Sequence[Evaluation]) -> str:
 
 def measure(sample: Sample, evaluations: Sequence[Evaluation], *, pictures: bool) -> Strip:
     """Add a sample to each evaluation; with `pictures`, return the thumbnails of all involved."""
-    outputs = {e.enhancer.entry.qualified_name: e.add(sample) for e in evaluations}
+    outputs = {label: e.add(sample) for label, e in _labelled(evaluations)}
     if not pictures:
         return {}
     given = sample.input
@@ -129,9 +148,8 @@ def _csv(evaluations: Sequence[Evaluation]) -> str:
     names = list(evaluations[0].rows[0])
     writer = csv.DictWriter(buffer, ["enhancer", *names])
     writer.writeheader()
-    for evaluation in evaluations:
-        name = evaluation.enhancer.entry.qualified_name
-        writer.writerows({"enhancer": name, **row} for row in evaluation.rows)
+    for label, evaluation in _labelled(evaluations):
+        writer.writerows({"enhancer": label, **row} for row in evaluation.rows)
     return buffer.getvalue()
 
 
@@ -139,21 +157,17 @@ def _page(evaluations: Sequence[Evaluation], strips: dict[str, Strip], title: st
     first = evaluations[0]
     metric, summary = next(iter(first.summaries().items()))
     order = sorted(first.rows, key=lambda r: r[metric], reverse=not summary.higher_is_better)
-    figures = [{row["picture"]: row[metric] for row in e.rows} for e in evaluations]
+    figures = {
+        label: {row["picture"]: row[metric] for row in e.rows}
+        for label, e in _labelled(evaluations)
+    }
     body = [f"<h1>{html.escape(title)}</h1>", _table(evaluations)]
     body.append(f"<p>Worst {html.escape(metric)} of the first enhancer on top.</p>")
     for row in order:
         name = row["picture"]
         shown = []
         for caption, address in strips.get(name, {}).items():
-            value = next(
-                (
-                    f" {values[name]:.4g}"
-                    for e, values in zip(evaluations, figures, strict=True)
-                    if e.enhancer.entry.qualified_name == caption
-                ),
-                "",
-            )
+            value = f" {figures[caption][name]:.4g}" if caption in figures else ""
             label = html.escape(f"{caption}{value}")
             alternative = html.escape(f"{name}, {caption}")
             shown.append(

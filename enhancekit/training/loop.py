@@ -29,7 +29,14 @@ from enhancekit.plugins import host
 from enhancekit.training.batches import Batch, Batches, Group, seeded
 from enhancekit.training.checkpoint import load_checkpoint, save_checkpoint
 from enhancekit.training.objective import Objective
-from enhancekit.training.pairs import Pair, find_pairs, is_held_out, pictures_in, sound_pairs
+from enhancekit.training.pairs import (
+    Pair,
+    find_pairs,
+    is_held_out,
+    pictures_in,
+    readable,
+    sound_pairs,
+)
 from enhancekit.training.recipe import Clean, Data, Optimiser, Recipe
 from enhancekit.training.records import Records
 from enhancekit.training.validation import validate
@@ -81,14 +88,21 @@ def split_pairs(
         root = Path(data.root)
         pairs = find_pairs(root / source.input, root / source.target, source.scene, skipped)
         training.append([p for p in pairs if not is_held_out(p.scene, data.held_out)])
-        held_out[source.input] = [p for p in pairs if is_held_out(p.scene, data.held_out)]
+        inputs = [other.input for other in data.sources]
+        twice = inputs.count(source.input) > 1
+        name = f"{source.input} to {source.target}" if twice else source.input
+        held_out[name] = [p for p in pairs if is_held_out(p.scene, data.held_out)]
     return training, held_out
 
 
-def training_photographs(data: Data, clean: Clean) -> list[Path]:
-    """List the photographs of a folder that are not held out; each is a scene of its own."""
+def training_photographs(data: Data, clean: Clean, skipped: list[str] | None = None) -> list[Path]:
+    """List the photographs of a folder that are not held out; each is a scene of its own.
+
+    Given `skipped`, those that cannot be read are left out and named there.
+    """
     found = pictures_in(Path(data.root) / clean.folder)
-    return [path for stem, path in found.items() if not is_held_out(stem, data.held_out)]
+    chosen = [path for stem, path in found.items() if not is_held_out(stem, data.held_out)]
+    return chosen if skipped is None else readable(chosen, skipped)
 
 
 def learning_rate(optim: Optimiser, step: int, steps: int) -> float:
@@ -147,10 +161,8 @@ class Trainer:
         self.recipe, run, optim = recipe, recipe.run, recipe.optim
         self.out = Path(run.out)
         self._checkpoint = self.out / "state.pt"
-        if self._checkpoint.exists() and not resume:
-            raise RecipeError(
-                f"{self.out} already holds a run; continue it with --resume, or set run.out"
-            )
+        if not resume:
+            _refuse_run_in(self.out, self._checkpoint)
         state = load_checkpoint(self._checkpoint) if resume else None
         if state:
             if "recipe" not in state:
@@ -195,7 +207,7 @@ class Trainer:
         self.data = Batches(
             [Group(p, weight=s.weight) for p, s in zip(pairs, recipe.data.sources, strict=True)]
             + [
-                Group((), training_photographs(recipe.data, c), c.make, c.weight)
+                Group((), training_photographs(recipe.data, c, skipped), c.make, c.weight)
                 for c in recipe.data.clean
             ],
             crop=recipe.data.crop,
@@ -313,6 +325,7 @@ class Trainer:
         data = self.recipe.data
         sources = [f"{s.input} -> {s.target}" for s in data.sources]
         made = [f"{c.folder} (inputs made: {c.make})" for c in data.clean]
+        losses = [loss for begins, loss in self._phases if begins < self.step]
         return Card(
             name=self.entry.spec.name,
             backbone=self.backbone.qualified_name,
@@ -320,8 +333,7 @@ class Trainer:
             task=self.entry.spec.task,
             data=f"{'; '.join(sources + made)}; {data.held_out:.0%} of the scenes held out",
             figures={"held-out PSNR in dB, a sample, 8 bits": psnrs},
-            training=f"{self.step} steps, loss {', then '.join(loss for _, loss in self._phases)}, "
-            f"enhancekit {__version__}",
+            training=f"{self.step} steps, loss {', then '.join(losses)}, enhancekit {__version__}",
             date=time.strftime("%Y-%m-%d"),
         )
 
@@ -403,6 +415,19 @@ def _loss(text: str, options: dict[str, dict[str, Any]]) -> nn.Module:
     else:
         made = host().losses.create(text, **known.get(text, {}))
     return made
+
+
+def _refuse_run_in(folder: Path, checkpoint: Path) -> None:
+    if checkpoint.exists():
+        raise RecipeError(
+            f"{folder} already holds a run; continue it with --resume, or set run.out"
+        )
+    for name in ("last.safetensors", "best.safetensors", "metrics.csv"):
+        if (folder / name).is_file():
+            raise RecipeError(
+                f"{folder} already holds {name} of a run that stopped before its first "
+                "checkpoint; set run.out, or remove the folder"
+            )
 
 
 def _select(network: nn.Module, pattern: str) -> list[nn.Parameter]:

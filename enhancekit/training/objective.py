@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from enhancekit.errors import PluginError
 from enhancekit.inference.apply import blaming
 from enhancekit.training.batches import Batch
 
@@ -53,7 +54,7 @@ class Objective(nn.Module):
                 if self.global_context:
                     arguments.append(self.network.context_for(batch))
                 output = self.network(low, *arguments)
-                losses.append(self.losses[phase](output, batch.target))
+                losses.append(_scalar(self.losses[phase], output, batch.target))
             if thumbnails is not None:
                 losses.append(self.network.context_loss(*thumbnails))
         total: Tensor = torch.stack(losses).sum()
@@ -62,3 +63,15 @@ class Objective(nn.Module):
     def terms(self, phase: int) -> dict[str, float]:
         """Return each term of the phase's loss at the last call, where it has terms."""
         return dict(getattr(self.losses[phase], "values", {})) if self.losses else {}
+
+
+def _scalar(loss: nn.Module, output: Tensor, target: Tensor) -> Tensor:
+    value: object = loss(output, target)
+    if not isinstance(value, Tensor) or value.ndim:
+        name = getattr(loss, "enhancekit_origin", f"the loss {loss}")
+        gave = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise PluginError(
+            f"{name} gave {gave}, but training needs one number for a batch, a tensor without "
+            "dimensions; let it average over the pictures (ours do with reduction='mean')"
+        )
+    return value

@@ -13,10 +13,17 @@ from numpy.typing import NDArray
 
 from enhancekit.errors import DataError, ImageError
 from enhancekit.imaging.files import read_rgb8
+from enhancekit.imaging.formats import SUFFIXES
 
-__all__ = ["Pair", "find_pairs", "is_held_out", "pictures_in", "read_pair", "sound_pairs"]
-
-SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+__all__ = [
+    "Pair",
+    "find_pairs",
+    "is_held_out",
+    "pictures_in",
+    "read_pair",
+    "readable",
+    "sound_pairs",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,19 @@ def sound_pairs(pairs: Iterable[Pair], skipped: list[str] | None = None) -> list
             skipped.append(str(error))
         else:
             sound.append(pair)
+    return sound
+
+
+def readable(paths: Iterable[Path], skipped: list[str]) -> list[Path]:
+    """Return the pictures that can be read; the others are named in `skipped`."""
+    sound = []
+    for path in paths:
+        try:
+            read_rgb8(path)
+        except ImageError as error:
+            skipped.append(str(error))
+        else:
+            sound.append(path)
     return sound
 
 

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 Positive = Annotated[int, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0.01, le=100)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -42,8 +43,8 @@ class Source(_Section):
     scene: str = ""
     """Regular expression on the stem; what its first group matches names the scene. Without it,
     pairs belong to one scene where their reference files are equal."""
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    """Relative frequency of each of its pictures."""
+    weight: Weight = 1.0
+    """Relative frequency of each of its pictures, 0.01 to 100."""
 
 
 class Clean(_Section):
@@ -53,8 +54,8 @@ class Clean(_Section):
     """Relative to ``data.root``."""
     make: Literal["dark", "camera", "gaussian", "poisson", "bicubic-x2"] = "dark"
     """How; see `enhancekit.training.synthetic`."""
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    """Relative frequency of each of its pictures."""
+    weight: Weight = 1.0
+    """Relative frequency of each of its pictures, 0.01 to 100."""
 
 
 class Data(_Section):
@@ -69,9 +70,10 @@ class Data(_Section):
     held_out: Fraction = 0.1
     """Share of the scenes kept for validation; chosen by a hash of the scene's name."""
     crop: Positive = 160
-    """Side of the training crops in pixels; a multiple of 4."""
-    shrink: tuple[Positive, ...] = (1,)
-    """Each crop covers this many times its side in the picture, averaged down; drawn evenly."""
+    """Side of the training crops in pixels; of which number a multiple, the network says."""
+    shrink: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1,)
+    """Each crop covers this many times its side in the picture, averaged down; drawn evenly from
+    those that fit into the picture."""
     augment: bool = True
     """Mirror and rotate by quarter turns."""
     augment_channels: bool = False
@@ -133,12 +135,12 @@ class Run(_Section):
     """Memory layout; faster on every device measured."""
     context_batch: Annotated[int, Field(ge=0)] = 0
     """Whole-picture thumbnails a step for networks with a global context."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     """Of the initial weights, the order of samples, the augmentation and dropout."""
     validate_every: Positive = 1000
     """Steps between validations."""
     validate_pictures: Positive = 24
-    """Held-out pictures a validation, spread evenly over all."""
+    """Held-out pictures of each source a validation, spread evenly over all."""
     save_every: Positive = 500
     """Steps between checkpoints."""
     log_every: Positive = 50
@@ -150,7 +152,7 @@ class Phase(_Section):
 
     step: Positive
     """The first step it is used for."""
-    loss: str
+    loss: Annotated[str, Field(min_length=1)]
     """As ``loss`` of the recipe."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def validate(
             output = (enhance(low) * 255).round() / 255
             values.append(psnr(*(t[0].permute(1, 2, 0).numpy() for t in (output, high))))
             if i < 2:
-                show(f"{Path(source).parent.name or source}-{pair.name}", (low, output, high))
+                name = re.sub(r"[^\w.]+", "-", f"{source}-{pair.name}").strip("-")
+                show(name, (low, output, high))
         if values:
             result[source] = sum(values) / len(values)
     return result

@@ -120,6 +120,13 @@ class TestShapes:
         assert batch.target_whole.device.type == "meta"
 
 
+def test_the_rarest_source_is_never_left_out(pairs):
+    groups = [Group(pairs[:1], weight=1.5), Group(pairs[1:2]), Group(pairs[2:3], weight=1.5)]
+    data = Batches(groups, crop=8, augment=False)
+    numbers = {shows(batch.input[0]) for batch in (data.batch(n, 1) for n in range(20))}
+    assert numbers == {0, 1, 2}
+
+
 class TestChannels:
     def test_every_order_comes_and_is_that_of_the_whole_pair(self, pairs):
         plain, mixed = make(pairs), make(pairs, augment_channels=True)
@@ -209,9 +216,13 @@ class TestShrink:
             assert steps.count(factor) == pytest.approx(100, abs=35)
 
     def test_what_does_not_fit_is_left_out(self, pairs):
-        data = make(pairs, crop=16, shrink=(2, 4))
+        data = make(pairs, crop=16, shrink=(1, 4))
         sample = data.batch(0, 1).input[0]
         assert float(sample[0, 0, 1] - sample[0, 0, 0]) * 255 == pytest.approx(1, abs=1e-3)
+
+    def test_a_picture_that_none_fits(self, pairs):
+        with pytest.raises(DataError, match=r"crop of 16, shrunk by 2; set data.crop to at most"):
+            make(pairs, crop=16, shrink=(4, 2))
 
 
 class TestAugment:

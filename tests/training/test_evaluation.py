@@ -373,6 +373,28 @@ class TestRefused:
             assert f"metric orbit:{name} ({plugin}" in str(caught.value)
             assert said in str(caught.value)
 
+    def test_a_metric_that_writes_does_not_change_the_next(self, make_plugin, pairs):
+        make_plugin(
+            metrics=[metric("writing")],
+            code="""
+            def writing(output, reference):
+                output[:] = reference
+                return 1.0
+            """,
+        )
+        own, _ = measured(chosen_pairs(pairs), metrics=["psnr"])
+        both, _ = measured(chosen_pairs(pairs), metrics=["writing", "psnr"])
+        assert both.summaries()["psnr"] == own.summaries()["psnr"]
+
+    def test_errors_name_the_picture(self, one_pair):
+        pair = one_pair(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8))
+        with pytest.raises(OptionError, match=r"^view: ssim needs at least 11x11"):
+            measured([pair], name="identity")
+
+    def test_one_asked_for_twice_stands_once(self, pairs):
+        evaluation, _ = measured(chosen_pairs(pairs), metrics=["psnr", "builtin:psnr", "psnr"])
+        assert list(evaluation.summaries()) == ["psnr"]
+
     def test_metrics_of_one_name(self, make_plugin, pairs):
         make_plugin(
             metrics=[metric("psnr")],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import errno
+import hashlib
 import io
 import json
 import math
@@ -14,6 +15,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import enhancekit
@@ -22,6 +24,7 @@ from enhancekit.training.evaluation import Evaluation, Sample, chosen_pairs, rea
 from enhancekit.training.evaluation_report import as_dict, as_markdown, measure, write_report
 from enhancekit.training.protocols import find_protocol
 
+WEIGHTS = {"width": 4, "counts": (1, 1), "pack": 1}
 NASTY = "<script>alert(1)&\"'"
 FILES = {"pictures.csv", "report.html", "results.json", "results.md"}
 
@@ -341,3 +344,54 @@ class TestCommandLine:
         assert done.err.startswith("error: ")
         assert done.err.count("\n") == 1
         assert said in done.err
+
+
+class TestLabels:
+    @pytest.fixture
+    def evaluations(self, data, tmp_path):
+        """One network with two sets of weights, and a function with two options."""
+        made = []
+        for seed in (0, 1):
+            enhancer = enhancekit.load("mfnn-lite", pretrained=False, device="cpu", **WEIGHTS)
+            torch.manual_seed(seed)
+            torch.nn.init.normal_(enhancer.module.head.final.bias, std=3)
+            path = tmp_path / f"{seed}.safetensors"
+            enhancer.save(path)
+            made.append(Evaluation(enhancer, find_protocol("rgb"), ["psnr"], weights=path))
+        for gamma in (0.5, 0.5, 0.7):
+            enhancer = enhancekit.load("gamma", gamma=gamma)
+            made.append(
+                Evaluation(enhancer, find_protocol("rgb"), ["psnr"], options={"gamma": gamma})
+            )
+        return made
+
+    def test_every_row_says_what_was_measured(self, data, tmp_path, evaluations):
+        strips = {
+            pair.name: measure(read_sample(pair), evaluations, pictures=True)
+            for pair in chosen_pairs(data)
+        }
+        labels = [f"mfnn:mfnn-lite {tmp_path / f'{seed}.safetensors'}" for seed in (0, 1)]
+        labels += [
+            "builtin:gamma gamma=0.5",
+            "builtin:gamma gamma=0.5 #2",
+            "builtin:gamma gamma=0.7",
+        ]
+        found = as_dict(evaluations)
+        assert [entry["label"] for entry in found] == labels
+        digest = hashlib.sha256((tmp_path / "1.safetensors").read_bytes()).hexdigest()
+        weights = {"file": str(tmp_path / "1.safetensors"), "sha256": digest}
+        assert [entry["weights"] for entry in found[1:3]] == [weights, None]
+        assert found[4]["options"] == {"gamma": 0.7}
+        rows = [line for line in as_markdown(evaluations).splitlines() if line.startswith("| ")]
+        assert [row.split(" | ")[0].lstrip("| ") for row in rows[2:]] == labels
+        write_report(tmp_path / "report", evaluations, strips, "t")
+        table = csv.DictReader(io.StringIO((tmp_path / "report/pictures.csv").read_text()))
+        assert list(dict.fromkeys(row["enhancer"] for row in table)) == labels
+        captions = Page((tmp_path / "report/report.html").read_text()).texts["figcaption"]
+        for label, evaluation in zip(labels, evaluations, strict=True):
+            for row in evaluation.rows:
+                assert f"{label} {row['psnr']:.4g}" in captions
+        for strip in strips.values():
+            assert list(strip) == ["input", *labels, "reference"]
+            assert strip[labels[0]] != strip[labels[1]]
+            assert strip[labels[2]] == strip[labels[3]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 import enhancekit
 from enhancekit.builtin.losses import L1
@@ -21,6 +23,7 @@ from enhancekit.errors import (
     EnhanceKitError,
     NonFiniteError,
     OptionError,
+    PluginError,
     RecipeError,
     UnknownNameError,
     WeightsError,
@@ -103,6 +106,16 @@ class TestBrokenPairs:
         left = [p.name for pairs in trainer.held_out.values() for p in pairs]
         assert len(trainer.data) + len(left) == 5
         assert not {f"s{i}" for i in (held, unreadable, alone)} & set(left)
+
+    def test_photographs_too(self, recipe, dataset, tmp_path):
+        root = shutil.copytree(dataset, tmp_path / "photographs")
+        trained = next(i for i in range(8) if not is_held_out(f"s{i}", 0.3))
+        (root / "high" / f"s{trained}.png").write_bytes(b"no picture")
+        data = {"root": str(root), "sources": [], "clean": [{"folder": "high"}]}
+        trainer = Trainer(recipe(data={**data, "skip_broken": True}), device="cpu")
+        assert [f"s{trained}.png" in line for line in trainer.skipped] == [True]
+        with pytest.raises(EnhanceKitError, match=rf"s{trained}\.png: not a picture"):
+            Trainer(recipe(data={**data, "skip_broken": False}), device="cpu")
 
     def test_a_held_out_one_stops_before_the_first_step(self, recipe, broken):
         root, held, unreadable, alone = broken
@@ -668,6 +681,62 @@ class TestLossOptions:
     def test_for_a_loss_that_stands_nowhere(self, recipe):
         with pytest.raises((RecipeError, OptionError), match="charbonier"):
             Trainer(recipe(loss_options={"charbonier": {"eps": 0.1}}), device="cpu")
+
+
+class TestWhatWasTaken:
+    """Each of these was once accepted without a word and did something else."""
+
+    @pytest.mark.parametrize("text", ["charbonnier", "l1 + 0.5*charbonnier"])
+    def test_a_loss_by_picture_is_no_loss_of_a_batch(self, recipe, text):
+        options = {"charbonnier": {"reduction": "none"}}
+        with pytest.raises(PluginError, match=r"gave shape \(2,\), but training needs one number"):
+            train(recipe(loss=text, loss_options=options))
+
+    def test_an_empty_loss_of_a_phase(self, recipe):
+        with pytest.raises(ValidationError, match=r"phases\.0\.loss"):
+            recipe(phases=[{"step": 2, "loss": ""}])
+
+    def test_the_card_names_the_losses_that_were_used(self, recipe, tmp_path):
+        phases = [{"step": 2, "loss": "charbonnier"}, {"step": 4, "loss": "grad"}]
+        train(recipe(phases=phases))
+        card = read_card(tmp_path / "run/last.safetensors")
+        assert "4 steps, loss l1, then charbonnier, enhancekit" in card.training
+
+    @pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors", "metrics.csv"])
+    def test_a_run_without_a_checkpoint_is_not_written_over(self, recipe, tmp_path, name):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / name).write_text("mine")
+        with pytest.raises(RecipeError, match=f"already holds {name} of a run that stopped"):
+            Trainer(recipe(), device="cpu")
+        assert (tmp_path / "run" / name).read_text() == "mine"
+
+    def test_two_sources_with_the_same_inputs(self, recipe):
+        source = {"input": "low", "scene": r"(s\d)"}
+        sources = [{**source, "target": target} for target in ("high", "low")]
+        held_out = Trainer(recipe(data={"sources": sources}), device="cpu").held_out
+        assert list(held_out) == ["low to high", "low to low"]
+        targets = {pair.target.parent.name for pair in held_out["low to high"]}
+        assert targets == {"high"}
+
+    def test_a_source_with_a_slash_behind(self, recipe, tmp_path):
+        source = {"input": "low/", "target": "high/", "scene": r"(s\d)"}
+        train(recipe(data={"sources": [source]}))
+        names = {path.name for path in (tmp_path / "run/samples").iterdir()}
+        assert names
+        assert all(re.fullmatch(r"low--?s\d-0000004\.jpg", name) for name in names)
+
+    @pytest.mark.parametrize(
+        ("section", "values"),
+        [
+            ("run", {"seed": 2**63}),
+            ("data", {"shrink": []}),
+            ("data", {"sources": [{"input": "a", "target": "b", "weight": float("inf")}]}),
+            ("data", {"clean": [{"folder": "a", "weight": 1e-9}]}),
+        ],
+    )
+    def test_impossible_values(self, recipe, section, values):
+        with pytest.raises(ValidationError, match=f"{section}.{next(iter(values))}"):
+            recipe(**{section: values})
 
 
 class TestLearningRate:

@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from enhancekit_mfnn.blocks import GLSC, HSCDecoder
 from enhancekit_mfnn.network import MFNN
 from enhancekit_mfnn.variants import VARIANTS
 from torch import nn
@@ -138,6 +139,43 @@ def described(state, x, counts, *, residual=True, shared=False, slope=0.0):
     return conv(state, "head.final", rectify(conv(state, "head.conv4", z)))
 
 
+class Sevens(HSCDecoder):
+    """Derived from ours, with a forward of its own."""
+
+    def forward(self, x):
+        return super().forward(x) * 0 + 7
+
+
+class Doubled(GLSC):
+    """Derived from ours, with a forward of its own."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class TestDerivedBlocks:
+    @pytest.mark.parametrize("counts", [(1, 1), (1, 1, 1)])
+    @pytest.mark.parametrize(
+        ("places", "kind", "stock"),
+        [("decoders", Sevens, HSCDecoder), ("trunks", Doubled, GLSC)],
+    )
+    def test_their_forward_is_what_is_called(self, monkeypatch, counts, places, kind, stock):
+        net = MFNN(width=4, counts=counts).eval()
+        torch.nn.init.normal_(net.head.final.weight)
+        x = torch.rand(1, 3, 16, 24)
+        with torch.inference_mode():
+            before = net(x)
+            for part in getattr(net, places):
+                assert type(part) is stock
+                part.__class__ = kind
+            calls = []
+            for part in getattr(net, places):
+                part.register_forward_hook(lambda *_: calls.append(1))
+            after = net(x)
+        assert len(calls) == len(getattr(net, places))
+        assert not torch.equal(before, after)
+
+
 class TestLayout:
     @pytest.mark.parametrize("config", ["three scales", "exposure", "packed exposure"])
     @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
@@ -154,9 +192,10 @@ class TestLayout:
         assert seen == [True] * len(net.encoders)
 
 
+@pytest.mark.parametrize("output", ["residual", "sigmoid"])
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
-def test_an_overflow_is_not_taken_for_black_or_white(value):
-    net = MFNN(width=4, counts=(1, 1)).eval()
+def test_an_overflow_is_not_taken_for_black_or_white(value, output):
+    net = MFNN(width=4, counts=(1, 1), output=output).eval()
     with torch.no_grad():
         net.head.final.bias[1] = value
         y = net(torch.rand(1, 3, 8, 8))
