@@ -88,6 +88,7 @@ def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], card
     path = Path(path)
     if path.suffix != ".safetensors":
         raise WeightsError(f"weights are saved as .safetensors only, not as {path.name!r}")
+    _check_tables(card, path)
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     payload = safetensors.torch.save(tensors, metadata={_KEY: json.dumps(asdict(card))})
     try:
@@ -140,10 +141,14 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         raise WeightsError(
             f"{path} carries no enhancekit model card that can be read: {error}"
         ) from error
-    for name in ("config", "figures", "parity_db"):
-        if not isinstance(getattr(card, name), dict):
-            raise WeightsError(f"{path}: {name} of its model card is no table")
+    _check_tables(card, path)
     return card
+
+
+def _check_tables(card: Card, path: str | os.PathLike[str]) -> None:
+    for name in ("config", "figures", "parity_db"):
+        if not isinstance(getattr(card, name), Mapping):
+            raise WeightsError(f"{path}: {name} of its model card is no table")
 
 
 def load_weights(
@@ -194,10 +199,10 @@ def load_weights(
         differing.insert(0, f"backbone: {card.backbone!r} there, {backbone!r} asked for")
     if differing:
         raise WeightsError(
-            f"the weights {path.name} (of {card.name!r}) belong to another network ("
+            f"the weights {path} (of {card.name!r}) belong to another network ("
             + "; ".join(differing)
-            + ")."
-            + how_to_get(train_hint)
+            + "). To use these, ask for the options they were trained with (--option key=value on "
+            "the command line)." + how_to_get(train_hint)
         )
     try:
         # bytes, not a mapped file: a map would break when the file is replaced

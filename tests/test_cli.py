@@ -289,6 +289,13 @@ class TestEnhance:
         assert (done.code, done.err) == (0, "")
         np.testing.assert_array_equal(pixels(out / "same.png"), pixels(dark))
 
+    def test_a_missing_input_is_named_first(self, cli, dark, out):
+        done = cli("enhance", out / "nowhere", "-o", out / "nodir")
+        assert_one_line(done, f"{out / 'nowhere'} does not exist")
+        (out / "sub").mkdir()
+        done = cli("enhance", out / "sub", dark, "-o", out)
+        assert_one_line(done, f"{out / 'sub'} is a folder, which goes alone")
+
     @pytest.mark.parametrize("strength", [0, 0.5, 1])
     def test_strength(self, cli, dark, out, strength):
         given = ("--option", "gamma=0.5", "--strength", strength)

@@ -103,6 +103,8 @@ def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: 
     FolderError
         If a folder cannot be listed.
     """
+    if isinstance(include, str):
+        raise OptionError(f"include is a list of patterns, not {include!r}; write [{include!r}]")
     patterns = [pattern.lower() for pattern in include] or [f"*{s}" for s in SUFFIXES]
     found: list[str] = []
 

@@ -221,8 +221,13 @@ def _writable(inputs: list[Path], output: Path, encoding: Encoding, *, replace: 
 
     try:
         targets = _targets(inputs, output, encoding)
-        for target in targets:
-            check_output(target, encoding)
+        for source, target in zip(inputs, targets, strict=True):
+            try:
+                check_output(target, encoding)
+            except ImageError:
+                if len(inputs) == 1 and not source.exists():  # perhaps a mistyped folder's name
+                    raise ImageError(f"{source} does not exist") from None
+                raise
             if not replace and target.exists():
                 raise ImageError(f"{target} exists already; pass --overwrite always to replace it")
     except OSError as error:  # a name too long, a loop of links, a folder that may not be entered
@@ -231,6 +236,8 @@ def _writable(inputs: list[Path], output: Path, encoding: Encoding, *, replace: 
 
 
 def _targets(inputs: list[Path], output: Path, encoding: Encoding) -> list[Path]:
+    if folder := next((source for source in inputs if _is_folder(source)), None):
+        raise ImageError(f"{folder} is a folder, which goes alone: one folder, or pictures")
     if len(inputs) == 1 and not output.is_dir():
         targets = [output]
     else:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from enhancekit.errors import ImageError
 from enhancekit.imaging.colour import Profile, name_of, profile_of
-from enhancekit.imaging.files import DeepPicture, decode
+from enhancekit.imaging.files import DeepPicture, Photograph, decode
 from enhancekit.imaging.metadata import kept, upright
 from enhancekit.imaging.modes import check_range, plain
 
@@ -242,7 +242,7 @@ def _open_pil(image: Image.Image) -> Opened:
         result.info.clear()
         result.info.update(info)
         result.format = kind
-        return result
+        return Photograph.of(result)
 
     return Opened(
         size=(1, len(image.getbands()), image.height, image.width),

@@ -32,7 +32,7 @@ from enhancekit.imaging.formats import FORMATS, MAX_PIXELS, SUFFIXES, Encoding, 
 from enhancekit.imaging.frames import Frames, animated, check_kind, save_animation, save_pages
 from enhancekit.imaging.headers import avif_bits, png_is_deep, webp_size
 from enhancekit.imaging.heif import is_heif, open_heif, save_heif
-from enhancekit.imaging.metadata import examined, kept, turned, upright, upright_info
+from enhancekit.imaging.metadata import examined, kept, resized_exif, turned, upright, upright_info
 from enhancekit.imaging.modes import check_range, plain_mode
 from enhancekit.imaging.tiff import TiffLayout, pages_of, read_tiff
 
@@ -40,6 +40,7 @@ __all__ = [
     "FORMATS",
     "MAX_PIXELS",
     "DeepPicture",
+    "Photograph",
     "Picture",
     "check_fits",
     "check_output",
@@ -106,6 +107,34 @@ class DeepPicture:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.pixels, dtype=dtype, copy=copy)
+
+
+class Photograph(Image.Image):
+    """A PIL image that is saved with what came with it: profile, EXIF, XMP and resolution.
+
+    Pillow's own ``save`` leaves most of these out unless they are handed over once more, and then
+    the colours of a picture with a profile are wrong.
+    """
+
+    @classmethod
+    def of(cls, picture: Image.Image) -> Photograph:
+        """Make a PIL image one, in its place; it has no more attributes than any other."""
+        picture.__class__ = cls
+        return picture  # type: ignore[return-value]
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:  # noqa: A002
+        """Save as Pillow does, with the metadata; without options, as `write` does.
+
+        Raises
+        ------
+        ImageError
+            If the format cannot hold the picture, or the file cannot be written.
+        """
+        known = isinstance(fp, (str, os.PathLike)) and Path(fp).suffix.lower() in SUFFIXES
+        if known and format is None and not params:
+            write(self, fp)
+        else:
+            super().save(fp, format, **{**kept(self.info), **params})
 
 
 Picture = Image.Image | DeepPicture
@@ -478,6 +507,11 @@ def _check_several(frames: Frames[Picture], path: Path, encoding: Encoding) -> N
 def _check_holds(
     path: Path, kind: Format, mode: str, size: tuple[int, int], carried: dict[str, Any]
 ) -> None:
+    if mode not in kind.modes and mode == "L":
+        raise ImageError(
+            f"{path}: {kind.name} has no grey, so that the picture would come back as RGB; convert "
+            "it to RGB first, or use another format"
+        )
     if mode not in kind.modes:
         able = ", ".join(s for s, f in sorted(SUFFIXES.items()) if mode in f.modes)
         raise ImageError(
@@ -500,6 +534,8 @@ def _check_holds(
 
 def _carried(picture: Picture, kind: Format, encoding: Encoding) -> dict[str, Any]:
     found = kept(picture.info)
+    if "exif" in found:
+        found["exif"] = resized_exif(found["exif"], picture.size)
     left_out = {"exif", "xmp"} if encoding.metadata == "strip" else set()
     return {k: v for k, v in found.items() if k in kind.carries and k not in left_out}
 

@@ -12,9 +12,20 @@ from PIL import ExifTags, Image
 
 from enhancekit.errors import ImageWarning
 
-__all__ = ["described", "examined", "kept", "turned", "upright", "upright_info"]
+__all__ = [
+    "described",
+    "examined",
+    "kept",
+    "resized_exif",
+    "turned",
+    "upright",
+    "upright_info",
+]
 
 _ORIENTATION = int(ExifTags.Base.Orientation)
+_PHOTOGRAPH = int(ExifTags.IFD.Exif)
+_SIDES = (int(ExifTags.Base.ExifImageWidth), int(ExifTags.Base.ExifImageHeight))
+_THUMBNAIL = {int(ExifTags.Base.JpegIFOffset), int(ExifTags.Base.JpegIFByteCount)}
 _DESCRIPTIVE = {
     int(getattr(ExifTags.Base, name))
     for name in (
@@ -91,6 +102,8 @@ def upright(picture: Image.Image, where: str) -> Image.Image:
     done = picture.copy() if turn is None else picture.transpose(turn)
     done.info = info
     done.format = picture.format
+    # as Pillow's own of a file have it; warnings name it
+    done.filename = getattr(picture, "filename", "")  # type: ignore[attr-defined]
     return done
 
 
@@ -121,23 +134,79 @@ def upright_info(info: dict[Any, Any]) -> dict[Any, Any]:
     return changed
 
 
-def _upright_exif(exif: bytes) -> bytes:
-    """Reset the tag where it stands: makers' notes hold offsets that a rewritten EXIF breaks."""
-    start = 6 if exif.startswith(b"Exif\0\0") else 0
-    order = "<" if exif[start : start + 2] == b"II" else ">"
+class _Exif:
+    """EXIF changed where it stands: makers' notes hold offsets that a rewritten EXIF breaks."""
+
+    def __init__(self, exif: bytes) -> None:
+        self.data = bytearray(exif)
+        self.start = 6 if exif.startswith(b"Exif\0\0") else 0
+        self.order = "<" if exif[self.start : self.start + 2] == b"II" else ">"
+
+    def whole(self, place: int, kind: int = 4) -> int:
+        """Read a number of 32 bits, or of 16 if `kind` is not LONG."""
+        code = f"{self.order}{'I' if kind == 4 else 'H'}"
+        return int(struct.unpack_from(code, self.data, place)[0])
+
+    def put(self, place: int, kind: int, value: int) -> None:
+        """Write one."""
+        struct.pack_into(f"{self.order}{'I' if kind == 4 else 'H'}", self.data, place, value)
+
+    def directory(self, place: int) -> tuple[dict[int, tuple[int, int]], int]:
+        """Return kind and place of the value of each tag, and where the next directory's place is.
+
+        `place` is where the place of this one stands.
+        """
+        first = self.start + self.whole(place)
+        count = self.whole(first, kind=3)
+        places = range(first + 2, first + 2 + 12 * count, 12)
+        tags = {self.whole(p, kind=3): (self.whole(p + 2, kind=3), p + 8) for p in places}
+        return tags, first + 2 + 12 * count
+
+    def first(self) -> tuple[dict[int, tuple[int, int]], int]:
+        """Return the main directory."""
+        return self.directory(self.start + 4)
+
+
+def _upright_exif(data: bytes) -> bytes:
+    """Reset the orientation, and drop the thumbnail, which shows the picture as it was."""
+    exif = _Exif(data)
     try:
-        first = start + struct.unpack_from(f"{order}I", exif, start + 4)[0]
-        (count,) = struct.unpack_from(f"{order}H", exif, first)
-        for place in range(first + 2, first + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(f"{order}HH", exif, place)
-            if tag == _ORIENTATION:
-                code = f"{order}{'I' if kind == 4 else 'H'}"
-                if struct.unpack_from(code, exif, place + 8)[0] in _TURNS:
-                    one = struct.pack(code, 1)
-                    return exif[: place + 8] + one + exif[place + 8 + len(one) :]
+        tags, following = exif.first()
+        kind, place = tags.get(_ORIENTATION, (0, 0))
+        if place and exif.whole(place, kind) in _TURNS:
+            exif.put(place, kind, 1)
+        if exif.whole(following):
+            thumbnail, _ = exif.directory(following)
+            if thumbnail.keys() >= _THUMBNAIL:
+                at, length = (exif.whole(thumbnail[tag][1]) for tag in sorted(_THUMBNAIL))
+                end = min(exif.start + at + length, len(exif.data))
+                exif.data[exif.start + at : end] = bytes(max(0, end - exif.start - at))
+            exif.put(following, 4, 0)
     except struct.error:  # too short for what it says; then nothing in it turns a picture either
         pass
-    return exif
+    return bytes(exif.data)
+
+
+def resized_exif(data: bytes, size: tuple[int, int]) -> bytes:
+    """Make the width and height that EXIF states, if it does, those of the picture.
+
+    Examples
+    --------
+    >>> resized_exif(b"Exif", (3, 4))
+    b'Exif'
+    """
+    exif = _Exif(data)
+    try:
+        tags, _ = exif.first()
+        if _PHOTOGRAPH in tags:
+            own, _ = exif.directory(tags[_PHOTOGRAPH][1])
+            for tag, length in zip(_SIDES, size, strict=True):
+                kind, place = own.get(tag, (0, 0))
+                if place:
+                    exif.put(place, kind, length)
+    except struct.error:  # damaged, or a side of more than 16 bits; the pixels say it themselves
+        return data
+    return bytes(exif.data)
 
 
 def described(exif: Image.Exif) -> dict[str, bytes]:

@@ -113,7 +113,7 @@ class TiffLayout:
         file.seek(0)
         head = file.read(4)
         file.seek(0)
-        if self._later:
+        if self._later or 43 in head[2:]:  # without a place Pillow reads a header of 8 bytes
             exif.endian, exif.bigtiff = "<" if head[:2] == b"II" else ">", 43 in head[2:]
             exif.load_from_fp(file, self.start)
         else:

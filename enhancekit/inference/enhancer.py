@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
+from numbers import Real
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -272,7 +273,7 @@ class Enhancer:
                     + (", ".join(sorted(known)) or "none")
                 )
             low, high = known[name]
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if isinstance(value, bool) or not isinstance(value, Real):
                 raise OptionError(f"{name} is a number between {low:g} and {high:g}, not {value!r}")
             if not low <= value <= high:
                 raise OptionError(f"{name} lies between {low:g} and {high:g}, not {value}")

@@ -93,8 +93,18 @@ def read_query(items: Iterable[tuple[str, str]]) -> Asked:
             given.get("lossless") == "true",
             given.get("metadata", "keep"),  # type: ignore[arg-type]
         ),
-        {n: _number(n, v) for n, v in given.items() if n not in OPTIONS},
+        {n: _control(n, v) for n, v in given.items() if n not in OPTIONS},
     )
+
+
+def _control(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError(
+            f"{name} is no option; there are {', '.join(sorted(OPTIONS))}, and numbers for the "
+            f"controls of an enhancer, which {text!r} is not"
+        ) from None
 
 
 def _number(name: str, text: str) -> float:

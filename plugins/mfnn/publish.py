@@ -56,8 +56,9 @@ LIMITS = {
     "view that a training scene shows too (`enhancekit data check`), which flatters the figures "
     "a little.",
     "denoise": "Trained on 180 photographs of 481x321 pixels, so fine regular textures "
-    "may be smoothed. Noise is found blindly unless sigma= says how strong it is (its standard "
-    "deviation in 255ths, 0 to 50); where too much detail goes, give a smaller one. Camera "
+    "may be smoothed. Noise is found blindly; sigma= may say how strong it is (its standard "
+    "deviation in 255ths, 0 to 50), but the network hardly heeds it (less than half a 255th in the "
+    "mean), so where too much detail goes, use strength=. Camera "
     "noise is a model (shot and read noise, slightly blurred), not a certain camera's; blotches "
     "wider than a few pixels and JPEG blocks stay. Does not brighten.",
     "super-resolution": "Inputs in training were halved by an antialiased bicubic kernel without "

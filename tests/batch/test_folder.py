@@ -721,3 +721,8 @@ def test_progress_shows_the_rate(monkeypatch):
     shown.update(task, completed=8)
     cells = [str(column(shown.tasks[0])) for column in shown.columns]
     assert any(cell.endswith("/s") for cell in cells)
+
+
+def test_include_is_a_list(source, out):
+    with pytest.raises(OptionError, match=r"include is a list of patterns, not '\*\.png'"):
+        list(enhance_folder(source, out, "identity", include="*.png"))

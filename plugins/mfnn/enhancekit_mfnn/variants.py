@@ -56,7 +56,7 @@ VARIANTS = (
         controls={"sigma": (0, 50)},
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-denoise.safetensors",
-            sha256="3d911cfd2981fa63794cbbb6bab6edd230b11e44c7a5b42b35ec2325d69d0c8d",
+            sha256="8ee24f72a84cd42117b7043dfc90f190bf6f539b2151ff022ddb1d17e6211e0e",
         ),
         train_hint=_TRAIN.format("mfnn-denoise"),
     ),

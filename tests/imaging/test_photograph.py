@@ -1,0 +1,165 @@
+"""What comes with a photograph: it survives `save`, and says nothing that is no longer so."""
+
+from __future__ import annotations
+
+import copy
+import io
+import struct
+import warnings
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+import enhancekit
+from enhancekit.errors import ImageError
+from enhancekit.imaging.files import decode, write
+
+ORIENTATION, MAKER, EXIF, WIDTH, HEIGHT = 0x0112, 0x010F, 0x8769, 0xA002, 0xA003
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def picture(width=24, height=16):
+    return Image.fromarray(
+        np.random.default_rng(0).integers(0, 200, (height, width, 3), dtype=np.uint8)
+    )
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    """A JPEG taken with the camera on its side."""
+    exif = Image.Exif()
+    exif[ORIENTATION], exif[MAKER] = 6, "Maker"
+    exif.get_ifd(EXIF).update({WIDTH: 24, HEIGHT: 16})
+    path = tmp_path / "photograph.jpg"
+    picture().save(path, exif=exif, icc_profile=PROFILE, dpi=(300, 300), quality=95)
+    return path
+
+
+class TestSave:
+    @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
+    @pytest.mark.parametrize("options", [{}, {"quality": 50}])
+    def test_keeps_what_came_with_it(self, photograph, tmp_path, suffix, options):
+        path = tmp_path / f"out.{suffix}"
+        enhancekit.load("gamma").enhance(photograph).save(path, **options)
+        with Image.open(path) as saved:
+            assert saved.size == (16, 24)
+            assert saved.info["icc_profile"] == PROFILE
+            assert saved.getexif()[MAKER] == "Maker"
+            assert saved.getexif().get(ORIENTATION, 1) == 1
+
+    def test_resolution(self, photograph, tmp_path):
+        enhancekit.load("identity").enhance(photograph).save(tmp_path / "out.jpg")
+        with Image.open(tmp_path / "out.jpg") as saved:
+            assert saved.info["dpi"] == (300, 300)
+
+    def test_jpeg_as_on_the_command_line(self, photograph, tmp_path, cli):
+        enhancekit.load("gamma").enhance(photograph).save(tmp_path / "out.jpg")
+        done = cli("enhance", photograph, "-o", tmp_path / "cli.jpg", "-e", "gamma")
+        assert done.code == 0
+        assert (tmp_path / "out.jpg").read_bytes() == (tmp_path / "cli.jpg").read_bytes()
+
+    def test_of_an_image_opened_with_pillow(self, photograph, tmp_path):
+        with Image.open(photograph) as opened:
+            result = enhancekit.load("gamma").enhance(opened)
+            assert opened.getexif()[ORIENTATION] == 6
+        result.save(tmp_path / "out.jpg")
+        with Image.open(tmp_path / "out.jpg") as saved:
+            assert saved.info["icc_profile"] == PROFILE
+
+    def test_into_a_buffer_and_into_what_only_pillow_writes(self, photograph, tmp_path):
+        result = enhancekit.load("identity").enhance(photograph)
+        buffer = io.BytesIO()
+        result.save(buffer, "JPEG", quality=60)
+        with Image.open(buffer) as saved:
+            assert saved.info["icc_profile"] == PROFILE
+        result.save(tmp_path / "out.gif")
+        with Image.open(tmp_path / "out.gif") as saved:
+            assert (saved.format, saved.size) == ("GIF", (16, 24))
+
+    def test_loss_is_refused(self, tmp_path):
+        result = enhancekit.load("identity").enhance(Image.new("RGBA", (4, 4)))
+        with pytest.raises(ImageError, match="JPEG cannot hold a picture of mode RGBA"):
+            result.save(tmp_path / "out.jpg")
+
+    def test_is_a_pil_image_in_all_else(self, photograph):
+        result = enhancekit.load("identity").enhance(photograph)
+        assert isinstance(result, Image.Image)
+        assert type(result.resize((3, 3))) is Image.Image
+        assert copy.deepcopy(result) == result
+
+    def test_grey_into_webp_says_why_not(self, tmp_path):
+        with pytest.raises(ImageError, match=r"WEBP has no grey, so that .* come back as RGB"):
+            write(Image.new("L", (4, 4)), tmp_path / "grey.webp")
+
+
+class TestStatedSize:
+    @pytest.mark.parametrize(("name", "times"), [("identity", 1), ("spline-x2", 2)])
+    def test_is_that_of_the_result(self, photograph, tmp_path, name, times):
+        enhancekit.load(name).enhance(photograph).save(tmp_path / "out.jpg")
+        with Image.open(tmp_path / "out.jpg") as saved:
+            stated = saved.getexif().get_ifd(EXIF)
+            assert (stated[WIDTH], stated[HEIGHT]) == saved.size == (16 * times, 24 * times)
+
+
+def with_thumbnail(order, thumbnail, orientation=6):
+    """EXIF with one tag, and a second directory that holds a thumbnail."""
+    mark = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    entry = f"{order}HHII"
+    turned = struct.pack(f"{order}HHIHH", ORIENTATION, 3, 1, orientation, 0)
+    first = struct.pack(f"{order}IH", 8, 1) + turned + struct.pack(f"{order}I", 26)
+    at = 26 + 2 + 24 + 4
+    second = struct.pack(f"{order}H", 2)
+    second += struct.pack(entry, 0x201, 4, 1, at) + struct.pack(entry, 0x202, 4, 1, len(thumbnail))
+    return b"Exif\0\0" + mark + first + second + struct.pack(f"{order}I", 0) + thumbnail
+
+
+class TestThumbnail:
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_of_the_picture_as_it_was_is_dropped(self, tmp_path, order):
+        buffer = io.BytesIO()
+        picture(8, 8).save(buffer, "JPEG")
+        thumbnail = buffer.getvalue()
+        path = tmp_path / "thumbnail.jpg"
+        picture().save(path, exif=with_thumbnail(order, thumbnail))
+        with Image.open(path) as opened:
+            assert thumbnail in opened.info["exif"]
+        result = enhancekit.load("gamma").enhance(path)
+        exif = result.info["exif"]
+        assert thumbnail[100:200] not in exif
+        assert exif[28:32] == bytes(4)  # where the second directory's place stood
+        result.save(tmp_path / "out.jpg")
+        with Image.open(tmp_path / "out.jpg") as saved:
+            assert saved.getexif().get(ORIENTATION) == 1
+            assert saved.info["exif"] == exif
+
+    @pytest.mark.parametrize("length", [0, 4, 10, 20, 30, 40, 60, 80])
+    def test_damaged_exif_does_no_harm(self, tmp_path, length):
+        path = tmp_path / "damaged.jpg"
+        picture().save(path, exif=with_thumbnail("<", b"\xff" * 40)[:length] + b"\xff")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert enhancekit.load("identity").enhance(path).width in (16, 24)
+
+
+def test_big_tiff_of_16_bits(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (7, 9, 3)).astype(np.uint16)
+    path = tmp_path / "big.tif"
+    tifffile.imwrite(path, pixels, bigtiff=True, photometric="rgb", description="Someone's")
+    read = decode(path)
+    np.testing.assert_array_equal(np.asarray(read), pixels)
+    exif = Image.Exif()
+    exif.load(read.info["exif"])
+    assert exif[270] == "Someone's"
+
+
+def test_warnings_of_profiles_name_each_file(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        picture().save(tmp_path / name, icc_profile=b"damaged" * 40)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for name in ("a.jpg", "b.jpg"):
+            enhancekit.load("gamma").enhance(decode(tmp_path / name))
+    said = [str(w.message) for w in caught]
+    assert [text.split(":")[0] for text in said] == [str(tmp_path / n) for n in ("a.jpg", "b.jpg")]
