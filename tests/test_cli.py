@@ -946,6 +946,14 @@ class TestEvaluate:
         spoil(folder)
         assert_one_line(cli("evaluate", "gamma", "--data", folder), *said)
 
+    def test_data_check_lists_the_unpaired_beside_the_broken(self, cli, folder):
+        (folder / "high/b.png").unlink()
+        (folder / "low/a.png").write_bytes(b"x")
+        done = cli("data", "check", folder)
+        assert done.code == 1
+        assert f"b has no partner in {folder / 'high'}" in done.out
+        assert "low/a.png" in done.out
+
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [

@@ -78,6 +78,7 @@ def main() -> None:
     except EnhanceKitError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C, without a word
+            typer.echo("interrupted", err=True)
+        raise

@@ -34,12 +34,16 @@ def bench(
     """Compare the speed of enhancers with reference points, in one run."""
     try:
         import pytest_benchmark  # noqa: F401
+
+        from enhancekit.testing.options import read_size
     except ModuleNotFoundError as error:
         raise OptionError(
             f"measuring speed needs {error.name}; install it with: pip install 'enhancekit[bench]'"
         ) from error
     for name in names:
         host().enhancers.get(name)
+    for text in size or ():
+        read_size(text)
     asked = [f"--enhancer={name}" for name in names]
     asked += [f"--size={s}" for s in size or ()]
     asked += [f"--precision={p}" for p in precision or ()]

@@ -35,10 +35,12 @@ def check(
     from enhancekit.training.data_check import check_pairs
     from enhancekit.training.evaluation import chosen_pairs
 
-    pairs = chosen_pairs(folder, scene=scene)
+    unpaired: list[str] = []
+    pairs = chosen_pairs(folder, scene=scene, skipped=unpaired)
     with progress() as shown:
         task = shown.add_task("reading", total=len(pairs))
         report = check_pairs(pairs, held_out, lambda: shown.advance(task))
+    report.broken[:0] = unpaired
     if as_json:
         print_json(asdict(report))
     else:

@@ -230,6 +230,8 @@ def _decoded(
         where = f"the {len(source)} bytes given"
         _check_bytes(len(source), where, max_pixels)
         return _decode(io.BytesIO(source), where, max_pixels, every=every)
+    if isinstance(source, str) and "://" in source and not Path(source).exists():
+        raise ImageError(f"{source} is an address, not a file; download it first")
     path = Path(source)
     try:
         _check_file(path, max_pixels)

@@ -34,6 +34,10 @@ Run = Callable[[Source, torch.dtype, Mapping[str, float]], Iterator[Part]]
 what came before."""
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real)  # numpy's too
+
+
 class Enhancer:
     """An enhancer ready for use; made by `enhancekit.load`.
 
@@ -124,8 +128,8 @@ class Enhancer:
         PluginError
             If a plugin's code fails; names the block and the plugin.
         """
-        if not 0 <= strength <= 1:
-            raise OptionError(f"strength lies between 0 (as it came) and 1, not {strength}")
+        if not _is_number(strength) or not 0 <= strength <= 1:
+            raise OptionError(f"strength lies between 0 (as it came) and 1, not {strength!r}")
         if strength < 1 and self.entry.spec.scale > 1:
             raise OptionError(
                 f"{self.entry} enlarges, so its result cannot be mixed with the picture as it "
@@ -273,7 +277,7 @@ class Enhancer:
                     + (", ".join(sorted(known)) or "none")
                 )
             low, high = known[name]
-            if isinstance(value, bool) or not isinstance(value, Real):
+            if isinstance(value, bool) or not _is_number(value):
                 raise OptionError(f"{name} is a number between {low:g} and {high:g}, not {value!r}")
             if not low <= value <= high:
                 raise OptionError(f"{name} lies between {low:g} and {high:g}, not {value}")

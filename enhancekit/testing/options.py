@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from enhancekit.errors import OptionError
 from enhancekit.plugins import host
 
 __all__ = ["read_size"]
@@ -42,7 +43,7 @@ def read_size(text: str) -> tuple[int, int]:
     if match := re.fullmatch(r"(\d+(?:\.\d+)?)MP", text):
         unit = (float(match[1]) * 1e6 / 12) ** 0.5
         return round(3 * unit), round(4 * unit)
-    raise pytest.UsageError(f"--size {text!r} is neither HEIGHTxWIDTH nor megapixels as 12MP")
+    raise OptionError(f"--size {text!r} is neither HEIGHTxWIDTH nor megapixels as 12MP")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -83,7 +83,12 @@ def read_sample(pair: Pair, make: str = "") -> Sample:
 
 
 def chosen_pairs(
-    data: Path, *, scene: str = "", held_out: float | None = None, made: bool = False
+    data: Path,
+    *,
+    scene: str = "",
+    held_out: float | None = None,
+    made: bool = False,
+    skipped: list[str] | None = None,
 ) -> list[Pair]:
     """Find the pairs of a folder that holds two, or the references of one whose inputs are made.
 
@@ -97,6 +102,8 @@ def chosen_pairs(
         Only the scenes that training with this share holds out.
     made : bool
         The folder holds references, each a scene of its own.
+    skipped : list of str, optional
+        See `enhancekit.training.pairs.find_pairs`.
 
     Raises
     ------
@@ -105,7 +112,7 @@ def chosen_pairs(
     """
     for low, high in () if made else _LAYOUTS:
         if (data / low).is_dir() and (data / high).is_dir():
-            pairs = find_pairs(data / low, data / high, scene)
+            pairs = find_pairs(data / low, data / high, scene, skipped)
             break
     else:
         if not made:

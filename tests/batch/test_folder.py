@@ -588,7 +588,7 @@ class TestCommandLine:
 
         threading.Thread(target=interrupt, daemon=True).start()
         done = cli("enhance", tmp_path / "in", "-o", out, "-e", "interrupted", "--jobs", JOBS)
-        assert done.code == 130
+        assert (done.code, done.err.strip().splitlines()[-1]) == (130, "interrupted")
         assert "not begun" in done.out
         made = {p.name for p in out.glob("*.png")}
         assert 4 <= len(made) <= 4 + 2 * JOBS

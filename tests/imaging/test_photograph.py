@@ -143,6 +143,11 @@ class TestThumbnail:
             assert enhancekit.load("identity").enhance(path).width in (16, 24)
 
 
+def test_an_address_is_no_file():
+    with pytest.raises(ImageError, match=r"^https://x\.org/a\.jpg is an address, not a file"):
+        enhancekit.load("identity").enhance("https://x.org/a.jpg")
+
+
 def test_big_tiff_of_16_bits(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 65536, (7, 9, 3)).astype(np.uint16)
     path = tmp_path / "big.tif"

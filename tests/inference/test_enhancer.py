@@ -165,6 +165,16 @@ class TestStrength:
         with pytest.raises(OptionError, match="strength lies between 0"):
             untrained.enhance(torch.rand(3, 4, 4), strength=strength)
 
+    @pytest.mark.parametrize("strength", ["0.5", None])
+    def test_what_is_no_number(self, untrained, strength):
+        with pytest.raises(OptionError, match=f"strength lies .*, not {strength!r}"):
+            untrained.enhance(torch.rand(3, 4, 4), strength=strength)
+
+    def test_numbers_of_numpy(self, untrained):
+        x = torch.rand(3, 8, 8)
+        wanted = untrained.enhance(x, exposure=0.5)
+        assert torch.equal(untrained.enhance(x, exposure=np.float32(0.5)), wanted)
+
     def test_zero_never_runs_the_network(self, enhancer_of):
         def run(pictures, dtype, controls):
             raise AssertionError
