@@ -146,6 +146,14 @@ def test_on_the_command_line(file, cli, dark, tmp_path):
         assert np.mean(np.asarray(better)) > np.mean(np.asarray(before)) + 10
 
 
+def test_its_card_is_shown(file, cli):
+    shown = json.loads(cli("info", f"onnx:{file}", "--json").out)
+    assert shown["name"] == "onnx:mfnn-lite"
+    assert shown["card"]["file"] == f"onnx:{file}"
+    assert shown["card"]["name"] == "mfnn-lite"
+    assert "takes no weights" in cli("info", f"onnx:{file}", "--weights", file).err
+
+
 def test_an_existing_file_is_kept(file, cli):
     before = file.read_bytes()
     done = cli("export", "mfnn-lite", file)

@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from enhancekit.cli.choices import Json
 from enhancekit.cli.output import print_json, print_table
+from enhancekit.errors import OptionError
 from enhancekit.plugins import host
+
+if TYPE_CHECKING:
+    from enhancekit.registry import Entry
+    from enhancekit.specs import EnhancerSpec
+    from enhancekit.weights import Card
 
 __all__ = ["info"]
 
 
 def info(
-    name: Annotated[str, typer.Argument(help="An enhancer.")],
+    name: Annotated[str, typer.Argument(help="An enhancer, or scheme:place as load takes it.")],
     weights: Annotated[
         Path | None, typer.Option(help="Show the card of these weights instead.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Show an enhancer and the model card of its weights."""
-    entry = host().enhancers.get(name)
+    entry, card, file = _found(name, weights)
     spec = entry.spec
     shown: dict[str, Any] = {
         "name": entry.qualified_name,
@@ -36,13 +42,9 @@ def info(
         "controls": {k: list(v) for k, v in spec.controls.items()},
         "card": None,
     }
-    if weights is not None or spec.weights is not None:
-        from enhancekit.weights import read_card, shipped
-
-        path = weights if weights is not None else shipped(spec.weights)  # type: ignore[arg-type]
-        card = read_card(path)
+    if card is not None:
         shown["precision"] = _precision(card.parity_db)
-        shown["card"] = {"file": str(path), **asdict(card)}
+        shown["card"] = {"file": file, **asdict(card)}
     if as_json:
         print_json(shown)
         return
@@ -53,6 +55,25 @@ def info(
         print_table(("weights", ""), [(k, _text(v)) for k, v in shown["card"].items()])
     elif spec.backbone:
         typer.echo(f"No weights are shipped. Train some: {spec.train_hint or 'enhancekit train'}")
+
+
+def _found(name: str, weights: Path | None) -> tuple[Entry[EnhancerSpec], Card | None, str]:
+    """Find an enhancer, its card, and the file that stands in; loads it if it has a scheme."""
+    if ":" in name:  # only then is there a reason to import torch
+        from enhancekit.inference.loading import find_scheme, load
+
+        if find_scheme(name):
+            if weights is not None:
+                raise OptionError(f"{name} is a finished network; it takes no weights")
+            loaded = load(name, device="cpu")
+            return loaded.entry, loaded.card, name
+    entry = host().enhancers.get(name)
+    if weights is None and entry.spec.weights is None:
+        return entry, None, ""
+    from enhancekit.weights import read_card, shipped
+
+    path = weights if weights is not None else shipped(entry.spec.weights)  # type: ignore[arg-type]
+    return entry, read_card(path), str(path)
 
 
 def _precision(parity_db: Mapping[str, float]) -> str:

@@ -35,7 +35,7 @@ from enhancekit.registry import Entry
 from enhancekit.specs import EnhancerSpec, SchemeSpec
 from enhancekit.weights import Card
 
-__all__ = ["load"]
+__all__ = ["find_scheme", "load"]
 
 
 def load(
@@ -98,7 +98,7 @@ def load(
     <Enhancer builtin:clahe on cpu in fp32>
     """
     check_tile(tile)
-    if found := _find_scheme(name):
+    if found := find_scheme(name):
         if weights is not None or not pretrained:
             raise OptionError(f"{name} is a finished network; it takes no weights")
         scheme, place = found
@@ -132,7 +132,7 @@ def load(
     )
 
 
-def _find_scheme(name: str) -> tuple[Entry[SchemeSpec], str] | None:
+def find_scheme(name: str) -> tuple[Entry[SchemeSpec], str] | None:
     """Find the scheme of ``scheme:place`` or ``plugin:scheme:place``; registered names go first."""
     if ":" not in name:
         return None
