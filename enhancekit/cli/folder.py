@@ -89,5 +89,5 @@ def _report(
         )
     said.append(f"{len(failed)} failed")
     if left := total - counts.total():
-        said.append(f"{left} not begun; the same command goes on")
+        said.append(f"{left} not begun, or finished while stopping; the same command goes on")
     typer.echo(f"{output}: {', '.join(said)}")
