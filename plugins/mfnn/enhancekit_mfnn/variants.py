@@ -56,7 +56,7 @@ VARIANTS = (
         controls={"sigma": (0, 50)},
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-denoise.safetensors",
-            sha256="8ee24f72a84cd42117b7043dfc90f190bf6f539b2151ff022ddb1d17e6211e0e",
+            sha256="bf363fabab8fb9245eef43447780bd085efd01ee61c83cb5d3d1f035a4e0b247",
         ),
         train_hint=_TRAIN.format("mfnn-denoise"),
     ),
