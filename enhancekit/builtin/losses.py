@@ -112,10 +112,8 @@ class Luma(Charbonnier):
 
     Parameters
     ----------
-    eps : float
-        Half-width of the quadratic part, in units of the range [0, 1].
-    reduction : {"mean", "none"}
-        Average over the batch, or one value a picture.
+    eps, reduction
+        As for `Charbonnier`.
 
     Raises
     ------

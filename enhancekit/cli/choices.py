@@ -15,6 +15,7 @@ __all__ = [
     "Device",
     "Engine",
     "Enhancer",
+    "HeldOut",
     "Json",
     "Lossless",
     "MaxPixels",
@@ -35,6 +36,7 @@ Strength = Annotated[float, typer.Option(help="From 0 (as it came) to 1.")]
 Control = Annotated[
     list[str] | None, typer.Option(help="key=value the enhancer declares, e.g. exposure=0.5.")
 ]
+HeldOut = Annotated[float, typer.Option(min=0, max=1, help="Share held out, as in the recipe.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Tile = Annotated[str, typer.Option(help="auto, none, or the side of the tiles in pixels.")]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from enhancekit.cli.choices import Json
+from enhancekit.cli.choices import HeldOut, Json
 from enhancekit.cli.output import print_json, print_table, progress
 
 __all__ = ["app"]
@@ -26,9 +26,7 @@ def _group() -> None:
 def check(
     folder: Annotated[Path, typer.Argument(help="Holds low/ and high/, or input/ and target/.")],
     scene: Annotated[str, typer.Option(help="As in the recipe.")] = "",
-    held_out: Annotated[
-        float, typer.Option(min=0, max=1, help="Share held out, as in the recipe.")
-    ] = 0.1,
+    held_out: HeldOut = 0.1,
     as_json: Json = False,
 ) -> None:
     """Count, and look for broken pairs, duplicates and leaks. Exit code 1 if a pair is broken."""

@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from enhancekit.cli.choices import Control, Device, Json, Options, Precision, Tile, tile_value
+from enhancekit.cli.choices import (
+    Control,
+    Device,
+    HeldOut,
+    Json,
+    Options,
+    Precision,
+    Tile,
+    tile_value,
+)
 from enhancekit.cli.output import print_json, progress, settings
 from enhancekit.errors import OptionError
 
@@ -32,9 +41,7 @@ def evaluate(  # noqa: PLR0917
         Literal["all", "held-out"],
         typer.Option(help="All pairs, or the scenes that `train` holds out."),
     ] = "all",
-    held_out: Annotated[
-        float, typer.Option(min=0, max=1, help="Share held out, as in the recipe.")
-    ] = 0.1,
+    held_out: HeldOut = 0.1,
     scene: Annotated[
         str, typer.Option(help="Regular expression whose group names the scene, as in the recipe.")
     ] = "",

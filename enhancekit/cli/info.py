@@ -11,7 +11,6 @@ import typer
 
 from enhancekit.cli.choices import Json
 from enhancekit.cli.output import print_json, print_table
-from enhancekit.errors import OptionError
 from enhancekit.plugins import host
 
 if TYPE_CHECKING:
@@ -63,9 +62,7 @@ def _found(name: str, weights: Path | None) -> tuple[Entry[EnhancerSpec], Card |
         from enhancekit.inference.loading import find_scheme, load
 
         if find_scheme(name):
-            if weights is not None:
-                raise OptionError(f"{name} is a finished network; it takes no weights")
-            loaded = load(name, device="cpu")
+            loaded = load(name, device="cpu", weights=weights)
             return loaded.entry, loaded.card, name
     entry = host().enhancers.get(name)
     if weights is None and entry.spec.weights is None:

@@ -134,7 +134,7 @@ class Photograph(Image.Image):
         if known and format is None and not params:
             write(self, fp)
         else:
-            super().save(fp, format, **{**kept(self.info), **params})
+            super().save(fp, format, **{**_handed_on(self), **params})
 
 
 Picture = Image.Image | DeepPicture
@@ -509,12 +509,12 @@ def _check_several(frames: Frames[Picture], path: Path, encoding: Encoding) -> N
 def _check_holds(
     path: Path, kind: Format, mode: str, size: tuple[int, int], carried: dict[str, Any]
 ) -> None:
-    if mode not in kind.modes and mode == "L":
-        raise ImageError(
-            f"{path}: {kind.name} has no grey, so that the picture would come back as RGB; convert "
-            "it to RGB first, or use another format"
-        )
     if mode not in kind.modes:
+        if mode == "L":
+            raise ImageError(
+                f"{path}: {kind.name} has no grey, so that the picture would come back as RGB; "
+                "convert it to RGB first, or use another format"
+            )
         able = ", ".join(s for s, f in sorted(SUFFIXES.items()) if mode in f.modes)
         raise ImageError(
             f"{path}: {kind.name} cannot hold a picture of mode {mode} without loss; "
@@ -534,10 +534,16 @@ def _check_holds(
                 )
 
 
-def _carried(picture: Picture, kind: Format, encoding: Encoding) -> dict[str, Any]:
+def _handed_on(picture: Picture) -> dict[str, Any]:
+    """Return the metadata that go with a picture, as they are true of it."""
     found = kept(picture.info)
     if "exif" in found:
         found["exif"] = resized_exif(found["exif"], picture.size)
+    return found
+
+
+def _carried(picture: Picture, kind: Format, encoding: Encoding) -> dict[str, Any]:
+    found = _handed_on(picture)
     left_out = {"exif", "xmp"} if encoding.metadata == "strip" else set()
     return {k: v for k, v in found.items() if k in kind.carries and k not in left_out}
 

@@ -46,7 +46,6 @@ class TiffLayout:
         if head[2:3] == b"\x2b":
             head += file.read(8)
         self.directory = ImageFileDirectory_v2(head)
-        self._later = start is not None
         self.start = self.directory.next if start is None else start
         file.seek(self.start)
         self.directory.load(file)
@@ -112,12 +111,9 @@ class TiffLayout:
         exif = Image.Exif()
         file.seek(0)
         head = file.read(4)
-        file.seek(0)
-        if self._later or 43 in head[2:]:  # without a place Pillow reads a header of 8 bytes
-            exif.endian, exif.bigtiff = "<" if head[:2] == b"II" else ">", 43 in head[2:]
-            exif.load_from_fp(file, self.start)
-        else:
-            exif.load_from_fp(file)
+        # all told: left to find the first page itself, Pillow reads a header of 8 bytes
+        exif.endian, exif.bigtiff = "<" if head[:2] == b"II" else ">", 43 in head[2:]
+        exif.load_from_fp(file, self.start)
         return {**found, **described(exif)}, int(self.directory.get(274, 1))
 
 

@@ -146,7 +146,6 @@ def choose_precision(
         if name in stated and (
             _computes_natively(device, name) if native is None else name in native
         ):
-            return PRECISIONS[
-                name
-            ], f"native here, and {stated[name]:.0f} dB from 32 bits by the card"
+            reason = f"native here, and {stated[name]:.0f} dB from 32 bits by the card"
+            return PRECISIONS[name], reason
     return torch.float32, f"{device.type} computes none of {sorted(stated)} natively"

@@ -83,9 +83,10 @@ def read_query(items: Iterable[tuple[str, str]]) -> Asked:
     quality = given.get("quality")
     if quality is not None and not (quality.isascii() and quality.isdigit() and len(quality) < 4):
         raise OptionError(f"quality is a whole number between 1 and 100, not {quality!r}")
+    strength = given.get("strength", "1")
     return Asked(
         given.get("enhancer"),
-        _number("strength", given.get("strength", "1")),
+        _number(strength, f"strength is a number, not {strength!r}"),
         given.get("mode", "exact"),
         Encoding(
             None if quality is None else int(quality),
@@ -93,25 +94,23 @@ def read_query(items: Iterable[tuple[str, str]]) -> Asked:
             given.get("lossless") == "true",
             given.get("metadata", "keep"),  # type: ignore[arg-type]
         ),
-        {n: _control(n, v) for n, v in given.items() if n not in OPTIONS},
+        {
+            name: _number(
+                text,
+                f"{name} is no option; there are {', '.join(sorted(OPTIONS))}, and numbers for "
+                f"the controls of an enhancer, which {text!r} is not",
+            )
+            for name, text in given.items()
+            if name not in OPTIONS
+        },
     )
 
 
-def _control(name: str, text: str) -> float:
+def _number(text: str, otherwise: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise OptionError(
-            f"{name} is no option; there are {', '.join(sorted(OPTIONS))}, and numbers for the "
-            f"controls of an enhancer, which {text!r} is not"
-        ) from None
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise OptionError(f"{name} is a number, not {text!r}") from None
+        raise OptionError(otherwise) from None
 
 
 def acceptable(accept: str, given: str) -> list[Format]:

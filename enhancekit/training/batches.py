@@ -225,6 +225,7 @@ def _shares(groups: Sequence[Group]) -> list[tuple[int, int, int]]:
     wanted = [size * group.weight for size, group in zip(sizes, groups, strict=True)]
     # an epoch is long enough that the rarest source comes at least once
     total = max(sum(sizes), math.ceil(sum(wanted) / min(wanted)))
+    # the running sum is rounded, so that the shares add up to the whole unless one would be 0
     ends = [round(total * sum(wanted[: i + 1]) / sum(wanted)) for i in range(len(wanted))]
     return [
         (sum(sizes[:i]), sizes[i], max(1, end - start))

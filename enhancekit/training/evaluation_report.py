@@ -62,13 +62,14 @@ def _file(path: Path) -> dict[str, str]:
 
 def _labelled(evaluations: Sequence[Evaluation]) -> list[tuple[str, Evaluation]]:
     """Give each evaluation a name that tells it from the others."""
+    names: list[str] = []
     labels: list[str] = []
     for e in evaluations:
         given = [f"{name}={value}" for name, value in {**e.options, **e.controls}.items()]
         given += [] if e.weights is None else [str(e.weights)]
-        label = " ".join((e.enhancer.entry.qualified_name, *given))
-        again = sum(other == label or other.startswith(f"{label} #") for other in labels)
-        labels.append(f"{label} #{again + 1}" if again else label)
+        names.append(" ".join((e.enhancer.entry.qualified_name, *given)))
+        count = names.count(names[-1])
+        labels.append(f"{names[-1]} #{count}" if count > 1 else names[-1])
     return list(zip(labels, evaluations, strict=True))
 
 

@@ -84,11 +84,11 @@ def split_pairs(
     """
     training: list[list[Pair]] = []
     held_out: dict[str, list[Pair]] = {}
+    inputs = [source.input for source in data.sources]
     for source in data.sources:
         root = Path(data.root)
         pairs = find_pairs(root / source.input, root / source.target, source.scene, skipped)
         training.append([p for p in pairs if not is_held_out(p.scene, data.held_out)])
-        inputs = [other.input for other in data.sources]
         twice = inputs.count(source.input) > 1
         name = f"{source.input} to {source.target}" if twice else source.input
         held_out[name] = [p for p in pairs if is_held_out(p.scene, data.held_out)]

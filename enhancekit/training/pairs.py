@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ __all__ = [
     "readable",
     "sound_pairs",
 ]
+
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,29 +139,27 @@ def sound_pairs(pairs: Iterable[Pair], skipped: list[str] | None = None) -> list
     DataError
         If a pair cannot be used.
     """
-    sound = []
-    for pair in pairs:
-        try:
-            read_pair(pair)
-        except DataError as error:
-            if skipped is None:
-                raise
-            skipped.append(str(error))
-        else:
-            sound.append(pair)
-    return sound
+    return _sound(pairs, read_pair, skipped)
 
 
 def readable(paths: Iterable[Path], skipped: list[str]) -> list[Path]:
     """Return the pictures that can be read; the others are named in `skipped`."""
+    return _sound(paths, read_rgb8, skipped)
+
+
+def _sound(
+    items: Iterable[Item], read: Callable[[Item], object], skipped: list[str] | None
+) -> list[Item]:
     sound = []
-    for path in paths:
+    for item in items:
         try:
-            read_rgb8(path)
-        except ImageError as error:
+            read(item)
+        except (DataError, ImageError) as error:
+            if skipped is None:
+                raise
             skipped.append(str(error))
         else:
-            sound.append(path)
+            sound.append(item)
     return sound
 
 

@@ -79,7 +79,7 @@ class Data(_Section):
     augment_channels: bool = False
     """Put red, green and blue in any order as well; for tasks to which colours mean nothing."""
     skip_broken: bool = False
-    """Leave out pictures without a partner and pairs that cannot be read or differ in size,
+    """Leave out pictures without a partner or that cannot be read, and pairs that differ in size,
     naming each, instead of refusing to start."""
 
 

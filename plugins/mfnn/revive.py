@@ -46,14 +46,14 @@ def revive(network: nn.Module, calls: list[tuple[Tensor, ...]]) -> tuple[int, in
         dead, units = dead + len(lost), units + len(active)
         if not len(lost):
             continue
-        fresh = torch.randn_like(conv.weight[lost]) * conv.weight[0].numel() ** -0.5
-        conv.weight.data[lost] = fresh
+        conv.weight.data[lost] = torch.randn_like(conv.weight[lost])
         conv.bias.data[lost] = 0
         reader.weight.data[:, conv.out_channels + lost] = 0
         _, mean, spread = _watched(network, conv, calls)
         # as wide as a normal unit's, and positive half of the time
-        conv.weight.data[lost] /= spread[lost].clamp(min=1e-3).view(-1, 1, 1, 1)
-        conv.bias.data[lost] = -mean[lost] / spread[lost].clamp(min=1e-3)
+        width = spread[lost].clamp(min=1e-3)
+        conv.weight.data[lost] /= width.view(-1, 1, 1, 1)
+        conv.bias.data[lost] = -mean[lost] / width
     return dead, units
 
 

@@ -95,9 +95,10 @@ class TestSave:
 
 
 class TestStatedSize:
+    @pytest.mark.parametrize("options", [{}, {"quality": 50}])
     @pytest.mark.parametrize(("name", "times"), [("identity", 1), ("spline-x2", 2)])
-    def test_is_that_of_the_result(self, photograph, tmp_path, name, times):
-        enhancekit.load(name).enhance(photograph).save(tmp_path / "out.jpg")
+    def test_is_that_of_the_result(self, photograph, tmp_path, name, times, options):
+        enhancekit.load(name).enhance(photograph).save(tmp_path / "out.jpg", **options)
         with Image.open(tmp_path / "out.jpg") as saved:
             stated = saved.getexif().get_ifd(EXIF)
             assert (stated[WIDTH], stated[HEIGHT]) == saved.size == (16 * times, 24 * times)

@@ -159,7 +159,7 @@ class TestDerivedBlocks:
         ("places", "kind", "stock"),
         [("decoders", Sevens, HSCDecoder), ("trunks", Doubled, GLSC)],
     )
-    def test_their_forward_is_what_is_called(self, monkeypatch, counts, places, kind, stock):
+    def test_their_forward_is_what_is_called(self, counts, places, kind, stock):
         net = MFNN(width=4, counts=counts).eval()
         torch.nn.init.normal_(net.head.final.weight)
         x = torch.rand(1, 3, 16, 24)

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
+import runpy
 from pathlib import Path
 
-import pytest
 import torch
 from enhancekit_mfnn.network import MFNN
 
-SCRIPT = Path(__file__).parents[1] / "revive.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("revive", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+REVIVE = runpy.run_path(str(Path(__file__).parents[1] / "revive.py"))["revive"]
 
 
 def activity(net, conv, calls):
@@ -31,7 +22,7 @@ def activity(net, conv, calls):
     return torch.cat(seen).mean((0, 2, 3))
 
 
-def test_dead_units_live_and_the_result_stays(script):
+def test_dead_units_live_and_the_result_stays():
     torch.manual_seed(0)
     net = MFNN(width=8, counts=(2, 1)).eval()
     torch.nn.init.normal_(net.head.final.weight)
@@ -42,7 +33,7 @@ def test_dead_units_live_and_the_result_stays(script):
     calls = [(torch.rand(2, 3, 32, 32),) for _ in range(2)]
     with torch.inference_mode():
         before = net(*calls[0])
-    dead, units = script.revive(net, calls)
+    dead, units = REVIVE(net, calls)
     assert units == 8 + 8 + 16
     assert 15 <= dead < units
     with torch.inference_mode():
@@ -56,9 +47,9 @@ def test_dead_units_live_and_the_result_stays(script):
     assert blocks[0].conv2.weight.grad[:, 8:13].abs().amax(dim=(0, 2, 3)).min() > 0
 
 
-def test_living_units_stay_as_they_are(script):
+def test_living_units_stay_as_they_are():
     torch.manual_seed(0)
     net = MFNN(width=8, counts=(1,)).eval()
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    assert script.revive(net, [(torch.rand(1, 3, 32, 32),)]) == (0, 8)
+    assert REVIVE(net, [(torch.rand(1, 3, 32, 32),)]) == (0, 8)
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
