@@ -58,7 +58,7 @@ Subsampling = Annotated[
 Lossless = Annotated[bool, typer.Option("--lossless", help="Refuse formats that lose something.")]
 Metadata = Annotated[
     Literal["keep", "strip"],
-    typer.Option(help="strip leaves out EXIF and XMP; the colour profile stays."),
+    typer.Option(help="strip leaves out EXIF, XMP, captions and texts; the profile stays."),
 ]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Larger pictures are refused, undecoded.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]

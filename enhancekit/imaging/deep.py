@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, BinaryIO
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from enhancekit.errors import ImageError
 
-__all__ = ["DEEP_MODES", "checked", "codecs", "read_png", "save_png", "xmp_text"]
+__all__ = ["DEEP_MODES", "checked", "codecs", "read_png", "save_png", "text_chunks"]
 
 DEEP_MODES = {2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}
 """Their names, by the number of channels; Pillow has none."""
@@ -79,23 +80,31 @@ def save_png(pixels: NDArray[np.uint16], file: BinaryIO, kept: dict[str, Any]) -
         _chunk(file, b"iCCP", b"ICC Profile\0\0" + zlib.compress(kept["icc_profile"]))
     if "exif" in kept:
         _chunk(file, b"eXIf", kept["exif"].removeprefix(b"Exif\0\0"))
-    if "xmp" in kept:
-        _chunk(file, b"iTXt", xmp_text(kept["xmp"]))
+    for name, payload in text_chunks(kept):
+        _chunk(file, name, payload)
     if "dpi" in kept:
         per_metre = (round(d / 0.0254) for d in kept["dpi"])
         _chunk(file, b"pHYs", struct.pack(">IIB", *per_metre, 1))
     file.write(data[after_header:])
 
 
-def xmp_text(xmp: bytes) -> bytes:
-    r"""Return the payload of the text chunk that holds XMP in a PNG.
+def text_chunks(kept: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
+    r"""Give name and payload of the chunks that hold XMP and texts in a PNG.
 
     Examples
     --------
-    >>> xmp_text(b"<x/>")[-9:]
-    b'\x00\x00\x00\x00\x00<x/>'
+    >>> list(text_chunks({"text": {"Title": "Été"}}))
+    [(b'tEXt', b'Title\x00\xc9t\xe9')]
     """
-    return b"XML:com.adobe.xmp\0\0\0\0\0" + xmp
+    if "xmp" in kept:
+        yield b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + kept["xmp"]
+    for key, text in kept.get("text", {}).items():
+        keyword = key.encode("latin-1") + b"\0"
+        told = [getattr(text, name, None) or "" for name in ("lang", "tkey")]
+        if not any(told) and all(ord(character) < 256 for character in text):
+            yield b"tEXt", keyword + text.encode("latin-1")
+        else:
+            yield b"iTXt", keyword + b"\0\0" + "\0".join((*told, text)).encode()
 
 
 def _chunk(file: BinaryIO, name: bytes, payload: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from PIL import (
 
 from enhancekit.atomic import replacing
 from enhancekit.errors import ImageError, ImageWarning
-from enhancekit.imaging.deep import DEEP_MODES, read_png, save_png, xmp_text
+from enhancekit.imaging.deep import DEEP_MODES, read_png, save_png, text_chunks
 from enhancekit.imaging.formats import FORMATS, MAX_PIXELS, SUFFIXES, Encoding, Format
 from enhancekit.imaging.frames import Frames, animated, check_kind, save_animation, save_pages
 from enhancekit.imaging.headers import avif_bits, png_is_deep, webp_size
@@ -69,7 +70,7 @@ class DeepPicture:
     pixels: NDArray[np.uint16]
     """Shape (H, W, C); C is 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
     info: dict[Any, Any] = field(default_factory=dict)
-    """``icc_profile``, ``exif``, ``xmp`` (bytes) and ``dpi``, as in a PIL image."""
+    """``icc_profile``, ``exif``, ``xmp``, ``iptc`` (bytes), ``text`` (of a PNG) and ``dpi``."""
     format: str | None = None
     """Of the file it came from."""
     filename: str = field(default="", compare=False, repr=False)
@@ -110,7 +111,7 @@ class DeepPicture:
 
 
 class Photograph(Image.Image):
-    """A PIL image that is saved with what came with it: profile, EXIF, XMP and resolution.
+    """A PIL image that is saved with what came with it: profile, EXIF, XMP, captions and the like.
 
     Pillow's own ``save`` leaves most of these out unless they are handed over once more, and then
     the colours of a picture with a profile are wrong.
@@ -134,7 +135,9 @@ class Photograph(Image.Image):
         if known and format is None and not params:
             write(self, fp)
         else:
-            super().save(fp, format, **{**_handed_on(self), **params})
+            suffix = Path(fp).suffix.lower() if isinstance(fp, (str, os.PathLike)) else ""
+            name = (format or Image.registered_extensions().get(suffix, "")).upper()
+            super().save(fp, format, **{**_as_pillow_takes_it(name, _handed_on(self)), **params})
 
 
 Picture = Image.Image | DeepPicture
@@ -150,9 +153,18 @@ _OPENERS = {
 }
 """Pillow's modules of the formats that are read; importing them registers what opens them."""
 
+_CALLED = {
+    "icc_profile": "a colour profile",
+    "exif": "EXIF",
+    "xmp": "XMP",
+    "iptc": "IPTC captions",
+    "comment": "a JPEG's comment",
+    "text": "a PNG's texts",
+}
+"""How messages name metadata."""
 _DEFAULT = Encoding()
 _LIMIT = threading.Lock()
-_LONGEST = {"exif": 65527, "xmp": 65502}
+_LONGEST = {"exif": 65527, "xmp": 65502, "iptc": 65506, "comment": 65533}
 """Bytes of metadata that fit a segment of a JPEG."""
 
 
@@ -529,7 +541,7 @@ def _check_holds(
         for name, longest in _LONGEST.items():
             if len(carried.get(name, b"")) > longest:
                 raise ImageError(
-                    f"{path}: {len(carried[name]):,} bytes of {name.upper()} do not fit a JPEG; "
+                    f"{path}: {len(carried[name]):,} bytes of {_CALLED[name]} do not fit a JPEG; "
                     "use another format, or leave them out (--metadata strip)"
                 )
 
@@ -544,8 +556,26 @@ def _handed_on(picture: Picture) -> dict[str, Any]:
 
 def _carried(picture: Picture, kind: Format, encoding: Encoding) -> dict[str, Any]:
     found = _handed_on(picture)
-    left_out = {"exif", "xmp"} if encoding.metadata == "strip" else set()
-    return {k: v for k, v in found.items() if k in kind.carries and k not in left_out}
+    wanted = set(kind.carries)
+    if encoding.metadata == "strip":
+        wanted &= {"icc_profile", "dpi"}
+    return {k: v for k, v in found.items() if k in wanted}
+
+
+def _as_pillow_takes_it(name: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return options for Pillow's writer of the format `name`, which has none for some metadata."""
+    found = dict(metadata)
+    if name == "PNG":
+        chunks = PngImagePlugin.PngInfo()
+        for kind, payload in text_chunks(found):
+            chunks.add(kind, payload)
+        found = {k: v for k, v in found.items() if k not in ("xmp", "text")} | {"pnginfo": chunks}
+    elif name == "JPEG" and "iptc" in found:
+        captions = found.pop("iptc")
+        resource = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(captions)) + captions
+        segment = b"Photoshop 3.0\0" + resource + b"\0" * (len(captions) % 2)
+        found["extra"] = b"\xff\xed" + struct.pack(">H", 2 + len(segment)) + segment
+    return found
 
 
 def write(
@@ -622,11 +652,11 @@ def _saver(
     carried = [_carried(one, kind, encoding) for one in frames.pictures]
     for one, with_it in zip(frames.pictures, carried, strict=True):
         _check_holds(path, kind, one.mode, one.size, with_it)
-        lost = {"icc_profile", "exif", "xmp"} & kept(one.info).keys() - set(kind.carries)
+        lost = kept(one.info).keys() - {"dpi"} - set(kind.carries)
         if lost and encoding.metadata == "keep":
+            named = ", ".join(_CALLED[name] for name in sorted(lost))
             warnings.warn(
-                f"{path}: {kind.name} has no place for {', '.join(sorted(lost))}, which are left "
-                "out",
+                f"{path}: {kind.name} has no place for {named}, left out here",
                 ImageWarning,
                 stacklevel=3,
             )
@@ -656,10 +686,7 @@ def _encode(frames: Frames[Picture], file: BinaryIO, kind: Format, options: dict
     elif kind.name == "HEIF" and isinstance(picture, Image.Image):
         save_heif(picture, file, options)
     else:
-        if kind.name == "PNG" and "xmp" in options:
-            text = PngImagePlugin.PngInfo()
-            text.add(b"iTXt", xmp_text(options.pop("xmp")))
-            options["pnginfo"] = text
+        options = _as_pillow_takes_it(kind.name, options)
         if kind.name == "AVIF" and picture.mode == "L":
             options.pop("subsampling")  # any but its own would make three channels of it
         save_animation(frames, file, kind, options)

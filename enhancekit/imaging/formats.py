@@ -30,7 +30,7 @@ class Format:
     modes: tuple[str, ...]
     """Modes held without loss of depth, colour or alpha; ``;16`` marks 16 bits a channel."""
     largest_side: int
-    carries: tuple[str, ...] = ("icc_profile", "exif", "xmp", "dpi")
+    carries: tuple[str, ...]
     """Metadata it has a place for."""
     quality: int | None = None
     """What is used where none is asked for; ``None``: the format is lossless unless asked."""
@@ -73,6 +73,7 @@ _WRITTEN = (
         suffixes=(".jpeg", ".jpg"),
         modes=("L", "RGB"),
         largest_side=65500,
+        carries=("icc_profile", "exif", "xmp", "dpi", "iptc", "comment"),
         quality=95,
         lossy=True,
         lossless=False,
@@ -83,12 +84,14 @@ _WRITTEN = (
         suffixes=(".png",),
         modes=("L", "LA", "RGB", "RGBA", "I;16", "LA;16", "RGB;16", "RGBA;16"),
         largest_side=2**31 - 1,
+        carries=("icc_profile", "exif", "xmp", "dpi", "text"),
     ),
     Format(
         name="TIFF",
         suffixes=(".tif", ".tiff"),
         modes=("L", "LA", "RGB", "RGBA", "I;16", "LA;16", "RGB;16", "RGBA;16", "F"),
         largest_side=2**31 - 1,
+        carries=("icc_profile", "exif", "xmp", "dpi", "iptc"),
     ),
     Format(
         name="WEBP",
@@ -151,8 +154,8 @@ class Encoding:
     lossless: bool = False
     """Whether to refuse formats that would lose something."""
     metadata: Literal["keep", "strip"] = "keep"
-    """``strip`` leaves out EXIF and XMP; the colour profile stays, since colours mean nothing
-    without it."""
+    """``strip`` leaves out EXIF, XMP, captions, comments and texts; the colour profile stays, since
+    colours mean nothing without it."""
     format: str | None = None
     """Suffix without its dot, e.g. ``"png"``; by default the suffix of each output decides."""
 

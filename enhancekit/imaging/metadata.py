@@ -1,4 +1,4 @@
-"""EXIF, XMP and the like: what describes a photograph, and which way up it is."""
+"""EXIF, XMP, IPTC and the like: what describes a photograph, and which way up it is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import warnings
 from typing import Any
 
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from enhancekit.errors import ImageWarning
 
 __all__ = [
+    "captions",
     "described",
     "examined",
     "kept",
@@ -43,6 +44,10 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_IPTC = 33723
+_IPTC_RESOURCE = 0x0404
+_PROFILES = ("xml:com.adobe.xmp", "raw profile type exif", "raw profile type xmp", "xmp")
+"""Texts of a PNG that Pillow reads as EXIF or XMP, in small letters."""
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>)\s*)[2-8]")
 
 
@@ -54,7 +59,13 @@ def kept(info: dict[Any, Any]) -> dict[str, Any]:
     >>> kept({"xmp": b"<x/>", "gamma": 0.45, "exif": b""})
     {'xmp': b'<x/>'}
     """
-    found = {k: info[k] for k in ("icc_profile", "exif", "xmp") if _is_bytes(info.get(k))}
+    names = ("icc_profile", "exif", "xmp", "iptc", "comment")
+    found = {k: info[k] for k in names if _is_bytes(info.get(k))}
+    resources = info.get("photoshop")
+    if isinstance(resources, dict) and _is_bytes(resources.get(_IPTC_RESOURCE)):
+        found["iptc"] = resources[_IPTC_RESOURCE]
+    if info.get("text"):
+        found["text"] = info["text"]
     dpi = info.get("dpi")
     # Pillow gives 1 for a TIFF that states none
     if isinstance(dpi, tuple) and len(dpi) == 2 and all(1 < float(d) < 1e5 for d in dpi):
@@ -92,6 +103,12 @@ def examined(picture: Image.Image, where: str) -> tuple[dict[Any, Any], int]:
             stacklevel=2,
         )
         info.pop("exif", None)
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        info.update(captions(picture.tag_v2))
+    # for a later frame Pillow would go through the whole file
+    if isinstance(picture, PngImagePlugin.PngImageFile) and picture.tell() == 0:
+        texts = {k: v for k, v in picture.text.items() if k.lower() not in _PROFILES}
+        info["text"] = {k: v for k, v in texts.items() if isinstance(v, str)}
     return upright_info(info), value if value in _TURNS else 1
 
 
@@ -207,6 +224,20 @@ def resized_exif(data: bytes, size: tuple[int, int]) -> bytes:
     except struct.error:  # damaged, or a side of more than 16 bits; the pixels say it themselves
         return data
     return bytes(exif.data)
+
+
+def captions(directory: TiffImagePlugin.ImageFileDirectory_v2) -> dict[str, bytes]:
+    """Return the IPTC captions of a TIFF, whatever type of number their writer made of the bytes.
+
+    Examples
+    --------
+    >>> captions(TiffImagePlugin.ImageFileDirectory_v2())
+    {}
+    """
+    if _IPTC not in directory:
+        return {}
+    directory.tagtype[_IPTC] = TiffTags.UNDEFINED
+    return {"iptc": bytes(directory[_IPTC])}
 
 
 def described(exif: Image.Exif) -> dict[str, bytes]:

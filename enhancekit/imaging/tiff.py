@@ -15,14 +15,14 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from enhancekit.errors import ImageError
 from enhancekit.imaging.deep import checked, codecs
-from enhancekit.imaging.metadata import described
+from enhancekit.imaging.metadata import captions, described
 
 __all__ = ["TiffLayout", "pages_of", "read_tiff", "save_tiff"]
 
 # tifffile tells of damage by its log as well as by exceptions; the latter are enough here
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-_OFFSETS, _COUNTS, _XMP, _ICC = 273, 279, 700, 34675
+_OFFSETS, _COUNTS, _XMP, _IPTC, _ICC = 273, 279, 700, 33723, 34675
 _STRIP = 2**20
 """Bytes of a strip before it is compressed, about."""
 _COMPRESSIONS = (1, 5, 8, 32773, 32946, 34925, 50000)
@@ -114,7 +114,9 @@ class TiffLayout:
         # all told: left to find the first page itself, Pillow reads a header of 8 bytes
         exif.endian, exif.bigtiff = "<" if head[:2] == b"II" else ">", 43 in head[2:]
         exif.load_from_fp(file, self.start)
-        return {**found, **described(exif)}, int(self.directory.get(274, 1))
+        return {**found, **described(exif), **captions(self.directory)}, int(
+            self.directory.get(274, 1)
+        )
 
 
 def pages_of(file: BinaryIO) -> list[TiffLayout]:
@@ -184,7 +186,7 @@ def save_tiff(
     file : binary file
         Empty, or after other pages.
     kept : dict
-        ``icc_profile``, ``exif``, ``xmp`` and ``dpi``, where there are any.
+        ``icc_profile``, ``exif``, ``xmp``, ``iptc`` and ``dpi``, where there are any.
     link : int, optional
         What this gave for the page before.
 
@@ -257,6 +259,7 @@ def _describe(directory: ImageFileDirectory_v2, kept: dict[str, Any]) -> None:
     for name, tag, kind in (
         ("icc_profile", _ICC, TiffTags.UNDEFINED),
         ("xmp", _XMP, TiffTags.BYTE),
+        ("iptc", _IPTC, TiffTags.UNDEFINED),
     ):
         if name in kept:
             directory.tagtype[tag] = kind

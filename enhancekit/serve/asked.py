@@ -29,7 +29,7 @@ OPTIONS = {
     "quality": "1 to 100; JPEG has 95, AVIF and HEIC 90; makes WebP lossy",
     "subsampling": "of colour in JPEG, AVIF and HEIC: 4:4:4 (none), 4:2:2 or 4:2:0",
     "lossless": "true refuses formats that lose something",
-    "metadata": "keep, or strip: leave out EXIF and XMP",
+    "metadata": "keep, or strip: leave out EXIF, XMP, captions, comments and texts",
 }
 """Options that every enhancer has; further ones are its controls."""
 

@@ -171,7 +171,7 @@ class TestMetadata:
     def test_bmp_is_written_without_them(self, identity, tmp_path):
         source, target = tmp_path / "in.jpg", tmp_path / "out.bmp"
         upright().save(source, quality=95, exif=exif(), icc_profile=SRGB)
-        with pytest.warns(ImageWarning, match=r"BMP has no place for exif, icc_profile"):
+        with pytest.warns(ImageWarning, match=r"BMP has no place for EXIF, a colour profile"):
             write(identity.enhance(source), target)
         assert difference(decode(target), decode(source)) == 0
 

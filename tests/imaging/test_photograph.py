@@ -10,11 +10,13 @@ import warnings
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, IptcImagePlugin
+from PIL.PngImagePlugin import PngInfo
 
 import enhancekit
-from enhancekit.errors import ImageError
-from enhancekit.imaging.files import decode, write
+from enhancekit.errors import ImageError, ImageWarning
+from enhancekit.imaging.files import DeepPicture, Photograph, decode, write
+from enhancekit.imaging.formats import Encoding
 
 ORIENTATION, MAKER, EXIF, WIDTH, HEIGHT = 0x0112, 0x010F, 0x8769, 0xA002, 0xA003
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -169,3 +171,103 @@ def test_warnings_of_profiles_name_each_file(tmp_path):
             enhancekit.load("gamma").enhance(decode(tmp_path / name))
     said = [str(w.message) for w in caught]
     assert [text.split(":")[0] for text in said] == [str(tmp_path / n) for n in ("a.jpg", "b.jpg")]
+
+
+IPTC = b"\x1c\x02\x78\x00\x07Harbour"
+CAPTIONS = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x0c" + IPTC
+TEXTS = {"Title": "Été", "Author": "Ωmega", "Comment": "plain"}
+
+
+class TestCaptions:
+    @pytest.fixture
+    def captioned(self, tmp_path):
+        segment = b"\xff\xed" + struct.pack(">H", 2 + len(CAPTIONS)) + CAPTIONS
+        path = tmp_path / "captioned.jpg"
+        picture().save(path, comment=b"a comment", extra=segment)
+        return path
+
+    @pytest.fixture
+    def texted(self, tmp_path):
+        texts = PngInfo()
+        for key, text in TEXTS.items():
+            texts.add_text(key, text)
+        texts.add_itxt("Place", "harbour", lang="en", tkey="Ort")
+        path = tmp_path / "texted.png"
+        picture().save(path, pnginfo=texts)
+        return path
+
+    @pytest.mark.parametrize("options", [{}, {"quality": 60}])
+    def test_of_a_jpeg(self, captioned, tmp_path, options):
+        enhancekit.load("gamma").enhance(captioned).save(tmp_path / "out.jpg", **options)
+        with Image.open(tmp_path / "out.jpg") as saved:
+            assert saved.info["photoshop"] == {0x0404: IPTC}
+            assert saved.info["comment"] == b"a comment"
+            assert IptcImagePlugin.getiptcinfo(saved) == {(2, 120): b"Harbour"}
+
+    def test_from_jpeg_to_tiff_and_back(self, captioned, tmp_path):
+        identity = enhancekit.load("identity")
+        with pytest.warns(ImageWarning, match="TIFF has no place for a JPEG's comment"):
+            identity.enhance(captioned).save(tmp_path / "out.tif")
+        identity.enhance(tmp_path / "out.tif").save(tmp_path / "back.jpg")
+        with Image.open(tmp_path / "back.jpg") as saved:
+            assert saved.info["photoshop"] == {0x0404: IPTC}
+
+    @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_of_a_tiff_as_numbers_of_32_bits(self, tmp_path, order, kind):
+        numbers = struct.unpack(f"{order}3I", IPTC)
+        pixels = np.full((4, 4, 3), 70, kind)
+        tags = [(33723, "I", len(numbers), numbers, True)]
+        with tifffile.TiffWriter(tmp_path / "in.tif", byteorder=order) as file:
+            file.write(pixels, extratags=tags, photometric="rgb")
+        enhancekit.load("identity").enhance(tmp_path / "in.tif").save(tmp_path / "out.tif")
+        assert decode(tmp_path / "out.tif").info["iptc"] == IPTC
+
+    @pytest.mark.parametrize("options", [{}, {"compress_level": 1}])
+    def test_texts_of_a_png(self, texted, tmp_path, options):
+        enhancekit.load("gamma").enhance(texted).save(tmp_path / "out.png", **options)
+        with Image.open(tmp_path / "out.png") as saved:
+            assert saved.text == TEXTS | {"Place": "harbour"}
+            assert (saved.text["Place"].lang, saved.text["Place"].tkey) == ("en", "Ort")
+
+    def test_texts_of_a_deep_png(self, texted, tmp_path):
+        texts = decode(texted).info["text"]
+        deep = DeepPicture(np.full((4, 4, 3), 700, np.uint16), {"text": texts})
+        deep.save(tmp_path / "in.png")
+        enhancekit.load("identity").enhance(tmp_path / "in.png").save(tmp_path / "out.png")
+        assert decode(tmp_path / "out.png").info["text"] == TEXTS | {"Place": "harbour"}
+
+    def test_of_an_image_opened_with_pillow(self, texted, captioned, tmp_path):
+        for path in (texted, captioned):
+            with Image.open(path) as opened:
+                enhancekit.load("gamma").enhance(opened).save(tmp_path / f"out{path.suffix}")
+        assert decode(tmp_path / "out.png").info["text"] == TEXTS | {"Place": "harbour"}
+        assert decode(tmp_path / "out.jpg").info["comment"] == b"a comment"
+
+    def test_xmp_is_not_written_twice(self, tmp_path):
+        write(Photograph.of(picture()), tmp_path / "a.png")
+        bare = decode(tmp_path / "a.png")
+        bare.info["xmp"] = b"<x:xmpmeta/>"
+        write(bare, tmp_path / "in.png")
+        enhancekit.load("gamma").enhance(tmp_path / "in.png").save(tmp_path / "out.png")
+        assert (tmp_path / "out.png").read_bytes().count(b"XML:com.adobe.xmp") == 1
+
+    def test_strip_leaves_them_out(self, captioned, texted, tmp_path):
+        identity = enhancekit.load("identity")
+        for path in (captioned, texted):
+            write(
+                identity.enhance(path), tmp_path / f"out{path.suffix}", Encoding(metadata="strip")
+            )
+        with Image.open(tmp_path / "out.jpg") as saved:
+            assert not {"comment", "photoshop"} & saved.info.keys()
+        with Image.open(tmp_path / "out.png") as saved:
+            assert saved.text == {}
+
+    def test_too_long_for_a_jpeg(self, tmp_path):
+        long = picture()
+        long.info["iptc"] = b"\x1c" * 65506
+        write(long, tmp_path / "a.jpg")
+        assert decode(tmp_path / "a.jpg").info["photoshop"] == {0x0404: long.info["iptc"]}
+        long.info["iptc"] += b"\x1c"
+        with pytest.raises(ImageError, match=r"65,507 bytes of IPTC captions do not fit a JPEG"):
+            write(long, tmp_path / "a.jpg")
