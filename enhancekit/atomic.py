@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 __all__ = ["replacing"]
+
+_ASKING = threading.Lock()
+
+
+def _mask() -> int:
+    """Return the process's umask, which can only be asked for by setting it."""
+    with _ASKING:
+        mask = os.umask(0)
+        os.umask(mask)
+    return mask
 
 
 @contextmanager
@@ -35,7 +46,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     >>> [p.name for p in folder.iterdir()], (folder / "note").read_bytes()
     (['note'], b'whole')
     """
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=".enhancekit-")
     temporary = Path(name)
     try:
         with os.fdopen(number, "wb") as file:
@@ -43,9 +54,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         # mkstemp gives a private file; this gives it what any new file would have had
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        temporary.chmod(0o666 & ~_mask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -19,8 +19,15 @@ from enhancekit.plugins import host
 __all__ = ["Finding", "diagnose"]
 
 GIB = 2**30
-CODECS = {"JPEG": "jpg", "PNG": "zlib", "TIFF": "libtiff", "WEBP": "webp"}
-"""What of Pillow a format needs; those that are not here it always has."""
+CODECS = {
+    "AVIF": "avif",
+    "BMP": "",
+    "JPEG": "jpg",
+    "PNG": "zlib",
+    "TIFF": "libtiff",
+    "WEBP": "webp",
+}
+"""What of Pillow a format needs, if it may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +118,12 @@ def _codecs() -> Iterator[Finding]:
     try:
         import PIL
         from PIL import features
-
-        from enhancekit.imaging.files import FORMATS
     except ImportError as error:
         remedy = "reinstall it: pip install --force-reinstall pillow"
         yield Finding("codecs", "problem", str(error), remedy)
         return
-    missing = [f for f in FORMATS if f in CODECS and not features.check(CODECS[f])]
-    held = [f for f in FORMATS if f not in missing]
+    missing = [f for f, needed in CODECS.items() if needed and not features.check(needed)]
+    held = [f for f in CODECS if f not in missing]
     found = f"Pillow {PIL.__version__}: {', '.join(held)}"
     if missing:
         remedy = "pip install --force-reinstall --only-binary :all: pillow"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
 import logging
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from enhancekit.errors import OptionError, UnknownNameError, WeightsError
+from enhancekit.errors import OptionError, UnknownNameError, WeightsError, first_line
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.loading import load
 from enhancekit.plugins import host
@@ -87,7 +88,7 @@ def push(enhancer: Enhancer, repo: str, *, private: bool = False, **facts: Any) 
             )
         except Exception as error:  # the transport has errors of its own
             raise WeightsError(
-                f"{repo} cannot be uploaded: {_first_line(error)}. Log in with `hf auth login`; "
+                f"{repo} cannot be uploaded: {first_line(error)}. Log in with `hf auth login`; "
                 "without a connection, enhancer.save(path) keeps the weights for later"
             ) from error
     return f"hub:{repo}@{commit.oid}"
@@ -140,6 +141,8 @@ def load_from_hub(
     if asked["revision"] is None:
         logger.info("hub:%s is now hub:%s@%s", place, place, path.parent.name)
     card = read_card(path)
+    if taken := sorted(card.config.keys() & inspect.signature(load).parameters.keys()):
+        raise WeightsError(f"hub:{place}: {', '.join(taken)} in its config are no options")
     made = load(
         _registered(card, place),
         device=device,
@@ -186,7 +189,7 @@ def _fetched(library: ModuleType, repo: str, revision: str | None) -> Path:
             f"{at} does not exist, or needs you to log in with `hf auth login`"
         ) from error
     except Exception as error:  # the transport has errors of its own
-        raise WeightsError(f"{at} cannot be fetched: {_first_line(error)}") from error
+        raise WeightsError(f"{at} cannot be fetched: {first_line(error)}") from error
 
 
 def _library() -> ModuleType:
@@ -197,10 +200,6 @@ def _library() -> ModuleType:
             "the Hugging Face Hub needs huggingface_hub; install it with: "
             "pip install 'enhancekit[hub]'"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def model_card(card: Card, repo: str) -> str:

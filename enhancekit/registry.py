@@ -9,7 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from enhancekit.errors import AmbiguousNameError, EnhanceKitError, PluginError, UnknownNameError
+from enhancekit.errors import (
+    AmbiguousNameError,
+    EnhanceKitError,
+    OptionError,
+    PluginError,
+    UnknownNameError,
+)
 from enhancekit.specs import LossSpec, Spec, load_target
 
 __all__ = ["Entry", "LossRegistry", "Provider", "Registry", "blame"]
@@ -227,9 +233,29 @@ class LossRegistry(Registry[LossSpec]):
     composite = "enhancekit.builtin.composite:CompositeLoss"
 
     def create(self, name: str, *args: Any, **options: Any) -> Any:
-        """Create the loss of that name, or the sum that the text describes."""
+        """Create the loss of that name, or the sum that the text describes.
+
+        Parameters
+        ----------
+        name : str
+            E.g. ``"ssim"`` or ``"l1 + 0.1*ssim"``.
+        *args, **options
+            Of one loss its own; of a sum ``options={"ssim": {...}}`` alone, by the losses' names.
+
+        Raises
+        ------
+        OptionError
+            If a sum cannot be read, or is given other options.
+        UnknownNameError, AmbiguousNameError, PluginError
+            As for `Registry.create`.
+        """
         if "+" in name or "*" in name:
+            if args or options.keys() - {"options"}:
+                raise OptionError(
+                    f"the sum {name!r} takes options by the names of its losses, e.g. "
+                    "options={'ssim': {'window': 7}}"
+                )
             return load_target(self.composite, wanted_by="a sum of losses")(
-                name, super().create, *args, **options
+                name, super().create, **options
             )
         return super().create(name, *args, **options)

@@ -8,7 +8,8 @@ import json
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from enhancekit.atomic import replacing
-from enhancekit.errors import WeightsError
+from enhancekit.errors import WeightsError, first_line
 from enhancekit.specs import WeightsSpec
 
 __all__ = ["Card", "load_weights", "normalised", "read_card", "save_weights", "shipped"]
@@ -88,9 +89,13 @@ def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], card
     path = Path(path)
     if path.suffix != ".safetensors":
         raise WeightsError(f"weights are saved as .safetensors only, not as {path.name!r}")
-    _check_tables(card, path)
+    _check(card, path)
+    try:
+        text = json.dumps(asdict(card))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: its model card is no JSON: {error}") from error
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    payload = safetensors.torch.save(tensors, metadata={_KEY: json.dumps(asdict(card))})
+    payload = safetensors.torch.save(tensors, metadata={_KEY: text})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
@@ -141,14 +146,19 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         raise WeightsError(
             f"{path} carries no enhancekit model card that can be read: {error}"
         ) from error
-    _check_tables(card, path)
+    _check(card, path)
     return card
 
 
-def _check_tables(card: Card, path: str | os.PathLike[str]) -> None:
-    for name in ("config", "figures", "parity_db"):
-        if not isinstance(getattr(card, name), Mapping):
-            raise WeightsError(f"{path}: {name} of its model card is no table")
+def _check(card: Card, path: str | os.PathLike[str]) -> None:
+    """Refuse a card of another shape, which anybody may have written."""
+    tables = {"config", "figures", "parity_db"}
+    for each in fields(card):
+        kind, called = (Mapping, "table") if each.name in tables else (str, "text")
+        if not isinstance(getattr(card, each.name), kind):
+            raise WeightsError(f"{path}: {each.name} of its model card is no {called}")
+    if not all(isinstance(value, Real) for value in card.parity_db.values()):
+        raise WeightsError(f"{path}: parity_db of its model card holds what is no number")
 
 
 def load_weights(
@@ -209,8 +219,8 @@ def load_weights(
         state = safetensors.torch.load(path.read_bytes())
         module.load_state_dict(state, strict=True)
     except (safetensors.SafetensorError, OSError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise WeightsError(f"{path} is damaged or not these weights: {first}") from error
+        said = first_line(error)
+        raise WeightsError(f"{path} is damaged or not these weights: {said}") from error
     return card
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -153,6 +154,15 @@ class TestRefused:
     def test_names_to_load(self, far, place):
         with pytest.raises(OptionError, match=r"hub:user/name or hub:user/name@revision, not"):
             enhancekit.load(f"hub:{place}")
+
+    def test_a_config_that_would_say_how_to_load(self, far, trained, monkeypatch):
+        place = enhancekit.push(trained, "me/night", **FACTS)
+        monkeypatch.setattr(
+            "enhancekit.hub.read_card",
+            lambda path: replace(read_card(path), config={"device": "cuda"}),
+        )
+        with pytest.raises(WeightsError, match="device in its config are no options"):
+            enhancekit.load(place)
 
     @pytest.mark.parametrize("place", ["me/none", "me/night@v9"])
     def test_what_does_not_exist(self, far, trained, place):

@@ -91,6 +91,13 @@ def test_a_name_that_is_none(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("name", "whose"), [("torch", "torch"), ("json", "Python")])
+def test_the_names_of_other_packages(name, whose, tmp_path):
+    with pytest.raises(OptionError, match=f"{name} is a module of {whose}; choose another name"):
+        new_plugin(name, "block", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["builtin", "enhancekit"])
 def test_the_names_of_the_core(name, tmp_path):
     with pytest.raises(OptionError, match="the core's own name"):

@@ -209,7 +209,17 @@ class TestCards:
             load(path)
 
     @pytest.mark.parametrize(
-        "changes", [{"config": "text"}, {"config": None}, {"config": [1]}, {"surprise": 1}]
+        "changes",
+        [
+            {"config": "text"},
+            {"config": None},
+            {"config": [1]},
+            {"surprise": 1},
+            {"backbone": 3},
+            {"name": ["a"]},
+            {"license": 3},
+            {"parity_db": {"bf16": "x"}},
+        ],
     )
     def test_of_another_make(self, path, changes):
         stated = {"name": "tiny", "backbone": "acme:net", "config": CONFIG, **changes}
@@ -217,6 +227,12 @@ class TestCards:
         safetensors.torch.save_file(network().state_dict(), path, metadata=metadata)
         with pytest.raises(WeightsError, match=r"a\.safetensors"):
             load(path)
+
+    def test_what_json_cannot_hold_is_refused_before_anything_is_written(self, tmp_path):
+        stated = card(figures={"psnr": object()})
+        with pytest.raises(WeightsError, match="its model card is no JSON"):
+            save_weights(tmp_path / "b.safetensors", network().state_dict(), stated)
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestMismatch:

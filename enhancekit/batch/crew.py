@@ -156,6 +156,7 @@ class Crew(Generic[Job, Made]):
             made: Made | BaseException = self._work(task.job)
         except BaseException as error:  # noqa: BLE001 it is handed over, whatever it is
             made = error
+        task.pause()  # what waits to be asked for is not late
         self._ended.put((task, made))
 
     def _compute(self) -> None:

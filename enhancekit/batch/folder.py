@@ -165,12 +165,6 @@ def enhance_folder(
         need_ray()
         folder = folder.absolute()  # for processes that stand elsewhere
     names = find_inputs(folder, recursive=recursive, include=include, skip=root)
-    if not names:
-        raise FolderError(
-            f"{folder} holds no pictures"
-            + (f" that match {' or '.join(include)}" if include else "")
-            + ("" if recursive else "; its subfolders are done with recursive")
-        )
     plan = Plan(
         enhancer=enhancer,
         device=device,

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from enhancekit.errors import FolderError, ImageError, OptionError
 from enhancekit.imaging.formats import SUFFIXES
@@ -101,7 +102,7 @@ def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: 
     Raises
     ------
     FolderError
-        If a folder cannot be listed.
+        If a folder cannot be listed, or there are no such files.
     """
     if isinstance(include, str):
         raise OptionError(f"include is a list of patterns, not {include!r}; write [{include!r}]")
@@ -126,7 +127,15 @@ def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: 
             relative = Path(place, name).relative_to(folder).as_posix()
             if not name.startswith(".") and _matches(relative, patterns):
                 found.append(relative)
-    return sorted(found)
+    return sorted(found) or _refuse_nothing(folder, include, recursive=recursive)
+
+
+def _refuse_nothing(folder: Path, include: Sequence[str], *, recursive: bool) -> NoReturn:
+    raise FolderError(
+        f"{folder} holds no pictures"
+        + (f" that match {' or '.join(include)}" if include else "")
+        + ("" if recursive else "; its subfolders are done with recursive")
+    )
 
 
 def _matches(relative: str, patterns: Sequence[str]) -> bool:

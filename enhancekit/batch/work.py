@@ -161,7 +161,7 @@ class Plan:
             pictures = (self._enhanced(loaded, opened),)
             (done,) = pictures
         with _naming(job):
-            write(done, job.staged, self.encoding)
+            write(done, job.staged, self.encoding, called=job.target)
         job.size = pictures[0].size
 
     def _enhanced(self, loaded: Enhancer, picture: Any) -> Any:

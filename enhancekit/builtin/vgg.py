@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from enhancekit.builtin.losses import PictureLoss, Reduction
-from enhancekit.errors import OptionError, WeightsError
+from enhancekit.errors import OptionError, WeightsError, first_line
 
 __all__ = ["VGG19_URL", "VGGLoss", "vgg19_trunk"]
 
@@ -76,7 +76,7 @@ class VGGLoss(PictureLoss):
         except RuntimeError as error:
             raise WeightsError(
                 f"{weights or VGG19_URL} does not hold VGG19's 'features.*' tensors: "
-                + str(error).splitlines()[0]
+                + first_line(error)
             ) from None
         pools = [i for i, layer in enumerate(trunk) if isinstance(layer, nn.MaxPool2d)]
         starts = [0, *pools[:-1]]

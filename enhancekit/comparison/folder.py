@@ -120,12 +120,6 @@ def compare_folder(
     if twice:
         raise OptionError(f"{', '.join(sorted(twice))} is named twice; name each enhancer once")
     found = find_inputs(folder, recursive=recursive, include=include, skip=Path())
-    if not found:
-        raise FolderError(
-            f"{folder} holds no pictures"
-            + (f" that match {' or '.join(include)}" if include else "")
-            + ("" if recursive else "; its subfolders are done with recursive")
-        )
     for enhancer in enhancers:
         enhancer.run(torch.zeros(1, 3, 64, 64))  # what is done once shall not count for the first
 

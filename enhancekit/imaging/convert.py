@@ -310,6 +310,8 @@ def _open_tensor(given: Tensor) -> Opened:
         raise ImageError(f"a tensor of shape {shape} has no pixels")
     if given.dtype not in _RANGES and given.dtype not in _FLOATS:
         raise ImageError(f"a tensor of {given.dtype} is not supported; {_SUPPORTED}")
+    if given.layout != torch.strided:
+        raise ImageError(f"a tensor of layout {given.layout} is not supported; use to_dense()")
     planes = given.detach()
     planes = planes if planes.ndim == 4 else planes[None]
     if given.is_floating_point():

@@ -35,7 +35,7 @@ from enhancekit.imaging.headers import avif_bits, png_is_deep, webp_size
 from enhancekit.imaging.heif import is_heif, open_heif, save_heif
 from enhancekit.imaging.metadata import examined, kept, resized_exif, turned, upright, upright_info
 from enhancekit.imaging.modes import check_range, plain_mode
-from enhancekit.imaging.tiff import TiffLayout, pages_of, read_tiff
+from enhancekit.imaging.tiff import TiffLayout, flat_tags, pages_of, read_tiff
 
 __all__ = [
     "FORMATS",
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DeepPicture:
     """A picture of 16 bits a channel: grey with alpha, RGB or RGBA.
 
@@ -75,6 +75,14 @@ class DeepPicture:
     """Of the file it came from."""
     filename: str = field(default="", compare=False, repr=False)
     """Of the file it came from, for what is said of it."""
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels
+        if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] not in DEEP_MODES:
+            raise ImageError(
+                f"a DeepPicture is uint16 of shape (H, W, 2 to 4), not {pixels.dtype} of shape "
+                f"{pixels.shape}"
+            )
 
     @property
     def mode(self) -> str:
@@ -124,20 +132,26 @@ class Photograph(Image.Image):
         return picture  # type: ignore[return-value]
 
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:  # noqa: A002
-        """Save as Pillow does, with the metadata; without options, as `write` does.
+        """Save as Pillow does, with the metadata; a path without options, as `write` does.
 
         Raises
         ------
         ImageError
             If the format cannot hold the picture, or the file cannot be written.
+        Exception
+            With options, whatever else Pillow raises.
         """
         known = isinstance(fp, (str, os.PathLike)) and Path(fp).suffix.lower() in SUFFIXES
         if known and format is None and not params:
             write(self, fp)
         else:
-            suffix = Path(fp).suffix.lower() if isinstance(fp, (str, os.PathLike)) else ""
-            name = (format or Image.registered_extensions().get(suffix, "")).upper()
-            super().save(fp, format, **{**_as_pillow_takes_it(name, _handed_on(self)), **params})
+            path = Path(os.fspath(fp if isinstance(fp, (str, os.PathLike)) else _name_of_open(fp)))
+            suffixes = Image.registered_extensions()
+            name = (format or suffixes.get(path.suffix.lower(), "")).upper()
+            metadata = _handed_on(self)
+            if name == "JPEG":
+                _check_lengths(path, metadata)
+            super().save(fp, format, **{**_as_pillow_takes_it(name, metadata), **params})
 
 
 Picture = Image.Image | DeepPicture
@@ -163,8 +177,7 @@ _CALLED = {
 }
 """How messages name metadata."""
 _DEFAULT = Encoding()
-_LIMIT = threading.Lock()
-_LONGEST = {"exif": 65527, "xmp": 65502, "iptc": 65506, "comment": 65533}
+_LONGEST = {"exif": 65533, "xmp": 65502, "iptc": 65506, "comment": 65533}
 """Bytes of metadata that fit a segment of a JPEG."""
 
 
@@ -182,9 +195,10 @@ def decode(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXE
     Returns
     -------
     PIL.Image.Image or DeepPicture
-        Loaded; its EXIF orientation applied and reset; ``icc_profile``, ``exif`` and ``xmp`` in
-        ``info``. 16 bits a channel, other than plain grey, come as a `DeepPicture`. Of several
-        frames or pages the first, with a warning.
+        Loaded; its EXIF orientation applied and reset; ``icc_profile``, ``exif``, ``xmp``,
+        ``iptc``, ``comment``, ``text`` and ``dpi``, as far as it has them, in ``info``. 16 bits a
+        channel, other than plain grey, come as a `DeepPicture`. Of several frames or pages the
+        first, with a warning.
 
     Raises
     ------
@@ -315,7 +329,7 @@ def _read(file: BinaryIO, where: str, max_pixels: int, *, every: bool) -> Frames
             f"{bits} bits a channel are not read from AVIF; convert it to 16-bit PNG or TIFF"
         )
     file.seek(0)
-    with _own_limit(size):
+    with _LIMIT.lifted(size):
         picture = Image.OPEN[name][0](file, "")  # Image.open would apply the limit of Pillow
         check(picture.size)
         frames = getattr(picture, "n_frames", 1)
@@ -366,7 +380,7 @@ def _read_tiff(
         if page.deep:
             pictures.append(_deep_tiff(file, page, number, where))
             continue
-        with _own_limit((page.width, page.height)):
+        with _LIMIT.lifted((page.width, page.height)):
             if shallow is None:
                 file.seek(0)
                 shallow = TiffImagePlugin.TiffImageFile(file, "")
@@ -377,22 +391,38 @@ def _read_tiff(
     return Frames(tuple(pictures))
 
 
-@contextmanager
-def _own_limit(size: tuple[int, int]) -> Iterator[None]:
-    """Lift Pillow's limit, one for the whole process, for a larger picture that has passed ours.
+class _Limit:
+    """Pillow's limit, one for the whole process, lifted while pictures that passed ours are read.
 
     Pillow applies it inside its readers of TIFF and WebP, and warns from 89 megapixels on.
     """
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is None or size[0] * size[1] <= limit:
-        yield
-        return
-    with _LIMIT:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._theirs: int | None = None
+
+    @contextmanager
+    def lifted(self, size: tuple[int, int]) -> Iterator[None]:
+        """Lift it for a picture of this size, until the last that needs it is read."""
+        with self._lock:
+            if not self._users:
+                self._theirs = Image.MAX_IMAGE_PIXELS
+            needed = self._theirs is not None and size[0] * size[1] > self._theirs
+            if needed:
+                self._users += 1
+                Image.MAX_IMAGE_PIXELS = None
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = limit
+            if needed:
+                with self._lock:
+                    self._users -= 1
+                    if not self._users:
+                        Image.MAX_IMAGE_PIXELS = self._theirs
+
+
+_LIMIT = _Limit()
 
 
 def _format_of_bytes(prefix: bytes) -> str:
@@ -465,7 +495,11 @@ def check_output(path: Path, encoding: Encoding = _DEFAULT) -> None:
         If its format has no such option, or its suffix stands for another format.
     """
     encoding.options(encoding.kind(path))
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a name that is too long, say
+        raise ImageError(f"{path} cannot be written: {error.strerror or error}") from error
+    if is_folder:
         raise ImageError(f"{path} is a folder; give the name of a file")
     if not path.parent.is_dir():
         raise ImageError(f"{path} cannot be written: there is no folder {path.parent}")
@@ -538,12 +572,22 @@ def _check_holds(
             f"not {size[0]:,} x {size[1]:,}"
         )
     if kind.name == "JPEG":
-        for name, longest in _LONGEST.items():
-            if len(carried.get(name, b"")) > longest:
-                raise ImageError(
-                    f"{path}: {len(carried[name]):,} bytes of {_CALLED[name]} do not fit a JPEG; "
-                    "use another format, or leave them out (--metadata strip)"
-                )
+        _check_lengths(path, carried)
+
+
+def _check_lengths(path: Path, carried: dict[str, Any]) -> None:
+    """Refuse metadata that are too long for a JPEG."""
+    for name, longest in _LONGEST.items():
+        if len(carried.get(name, b"")) > longest:
+            raise ImageError(
+                f"{path}: {len(carried[name]):,} bytes of {_CALLED[name]} do not fit a JPEG; "
+                "use another format, or leave them out (--metadata strip)"
+            )
+
+
+def _name_of_open(file: Any) -> str:
+    name = getattr(file, "name", "")  # Pillow chooses the format by it
+    return name if isinstance(name, str) else ""
 
 
 def _handed_on(picture: Picture) -> dict[str, Any]:
@@ -570,6 +614,10 @@ def _as_pillow_takes_it(name: str, metadata: dict[str, Any]) -> dict[str, Any]:
         for kind, payload in text_chunks(found):
             chunks.add(kind, payload)
         found = {k: v for k, v in found.items() if k not in ("xmp", "text")} | {"pnginfo": chunks}
+    elif name == "TIFF":
+        # the part of EXIF that tells of the exposure crashes Pillow's writer when it compresses
+        found = {k: v for k, v in found.items() if k in ("icc_profile", "dpi")}
+        found["tiffinfo"] = flat_tags(metadata)
     elif name == "JPEG" and "iptc" in found:
         captions = found.pop("iptc")
         resource = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(captions)) + captions
@@ -582,6 +630,8 @@ def write(
     picture: Picture | Frames[Picture],
     path: str | os.PathLike[str],
     encoding: Encoding = _DEFAULT,
+    *,
+    called: Path | None = None,
 ) -> None:
     """Write a picture with its metadata; the file appears complete or not at all.
 
@@ -594,6 +644,8 @@ def write(
     encoding : Encoding
         Quality and the like; by default JPEG gets quality 95 without chroma subsampling, and WebP
         is lossless.
+    called : Path, optional
+        What errors and warnings call the file, if not by its path.
 
     Raises
     ------
@@ -604,8 +656,8 @@ def write(
     """
     path = Path(path)
     check_output(path, encoding)
-    save = _saver(picture, path, encoding)
-    with _refusing(path), replacing(path) as file:
+    save = _saver(picture, called or path, encoding)
+    with _refusing(called or path), replacing(path) as file:
         save(file)
 
 

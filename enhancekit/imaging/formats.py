@@ -138,7 +138,7 @@ class Encoding:
     Raises
     ------
     OptionError
-        If the format is none that is written.
+        If a value is none that is known, or the format none that is written.
 
     Examples
     --------
@@ -154,12 +154,22 @@ class Encoding:
     lossless: bool = False
     """Whether to refuse formats that would lose something."""
     metadata: Literal["keep", "strip"] = "keep"
-    """``strip`` leaves out EXIF, XMP, captions, comments and texts; the colour profile stays, since
-    colours mean nothing without it."""
+    """``strip`` leaves out EXIF, XMP, captions, comments and texts; the resolution stays, and the
+    colour profile, without which colours mean nothing."""
     format: str | None = None
     """Suffix without its dot, e.g. ``"png"``; by default the suffix of each output decides."""
 
     def __post_init__(self) -> None:
+        for name, known in (
+            ("metadata", ("keep", "strip")),
+            ("subsampling", (None, "4:4:4", "4:2:2", "4:2:0")),
+        ):
+            if (value := getattr(self, name)) not in known:
+                allowed = ", ".join(filter(None, known))
+                raise OptionError(f"{name} is one of {allowed}, not {value!r}")
+        whole = isinstance(self.quality, int) and not isinstance(self.quality, bool)
+        if self.quality is not None and not (whole and 1 <= self.quality <= 100):
+            raise OptionError(f"quality lies between 1 and 100, not {self.quality!r}")
         if self.format is not None and f".{self.format.lower()}" not in SUFFIXES:
             raise OptionError(
                 f"format {self.format!r} is none of {', '.join(sorted(s[1:] for s in SUFFIXES))}"
@@ -209,8 +219,6 @@ class Encoding:
         OptionError
             If an option does not belong to the format.
         """
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise OptionError(f"quality lies between 1 and 100, not {self.quality}")
         if self.lossless and self.quality is not None:
             raise OptionError("a lossless picture has no quality; leave one of the two out")
         if self.lossless and not kind.lossless:

@@ -46,9 +46,11 @@ _TURNS = {
 }
 _IPTC = 33723
 _IPTC_RESOURCE = 0x0404
-_PROFILES = ("xml:com.adobe.xmp", "raw profile type exif", "raw profile type xmp", "xmp")
-"""Texts of a PNG that Pillow reads as EXIF or XMP, in small letters."""
-_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>)\s*)[2-8]")
+_EXIF_BEGINS = b"Exif\0\0"
+_PROFILES = ("XML:com.adobe.xmp", "Raw profile type exif")
+"""Texts of a PNG that are read as XMP or EXIF."""
+_XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[2-8]')
+"""Where it is applied, as Pillow looks for it."""
 
 
 def kept(info: dict[Any, Any]) -> dict[str, Any]:
@@ -61,10 +63,12 @@ def kept(info: dict[Any, Any]) -> dict[str, Any]:
     """
     names = ("icc_profile", "exif", "xmp", "iptc", "comment")
     found = {k: info[k] for k in names if _is_bytes(info.get(k))}
+    if "exif" in found and not found["exif"].startswith(_EXIF_BEGINS):
+        found["exif"] = _EXIF_BEGINS + found["exif"]  # WebP has it without, a JPEG not
     resources = info.get("photoshop")
     if isinstance(resources, dict) and _is_bytes(resources.get(_IPTC_RESOURCE)):
         found["iptc"] = resources[_IPTC_RESOURCE]
-    if info.get("text"):
+    if isinstance(info.get("text"), dict) and info["text"]:
         found["text"] = info["text"]
     dpi = info.get("dpi")
     # Pillow gives 1 for a TIFF that states none
@@ -88,9 +92,11 @@ def examined(picture: Image.Image, where: str) -> tuple[dict[Any, Any], int]:
     ({}, 1)
     """
     info = dict(picture.info)
+    if isinstance(info.get("xmp"), str):  # a PNG's text of that name, at which Pillow stops
+        del info["xmp"]
     value = 1
     try:
-        exif = picture.getexif()
+        exif = _exif_of(picture, info)
         value = exif.get(_ORIENTATION, 1)
         if picture.format == "TIFF":
             info.update(described(exif))
@@ -105,11 +111,18 @@ def examined(picture: Image.Image, where: str) -> tuple[dict[Any, Any], int]:
         info.pop("exif", None)
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         info.update(captions(picture.tag_v2))
-    # for a later frame Pillow would go through the whole file
+    # the later frames of an animation have the texts of the first
     if isinstance(picture, PngImagePlugin.PngImageFile) and picture.tell() == 0:
-        texts = {k: v for k, v in picture.text.items() if k.lower() not in _PROFILES}
-        info["text"] = {k: v for k, v in texts.items() if isinstance(v, str)}
+        known = {k for k, found in zip(_PROFILES, ("xmp", "exif"), strict=True) if found in info}
+        info["text"] = {k: v for k, v in picture.text.items() if k not in known}
     return upright_info(info), value if value in _TURNS else 1
+
+
+def _exif_of(picture: Image.Image, info: dict[Any, Any]) -> Image.Exif:
+    if "xmp" in picture.info and "xmp" not in info:
+        picture = Image.new("L", (1, 1))
+        picture.info = info
+    return picture.getexif()
 
 
 def upright(picture: Image.Image, where: str) -> Image.Image:
@@ -156,7 +169,7 @@ class _Exif:
 
     def __init__(self, exif: bytes) -> None:
         self.data = bytearray(exif)
-        self.start = 6 if exif.startswith(b"Exif\0\0") else 0
+        self.start = len(_EXIF_BEGINS) if exif.startswith(_EXIF_BEGINS) else 0
         self.order = "<" if exif[self.start : self.start + 2] == b"II" else ">"
 
     def whole(self, place: int, kind: int = 4) -> int:

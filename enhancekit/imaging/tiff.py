@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import struct
+import warnings
 import zlib
 from typing import Any, BinaryIO
 
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, TiffTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from enhancekit.errors import ImageError
+from enhancekit.errors import ImageError, ImageWarning
 from enhancekit.imaging.deep import checked, codecs
 from enhancekit.imaging.metadata import captions, described
 
-__all__ = ["TiffLayout", "pages_of", "read_tiff", "save_tiff"]
+__all__ = ["TiffLayout", "flat_tags", "pages_of", "read_tiff", "save_tiff"]
 
 # tifffile tells of damage by its log as well as by exceptions; the latter are enough here
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -244,15 +245,39 @@ def save_tiff(
     return start + 2 + 12 * len(directory)
 
 
+def flat_tags(kept: dict[str, Any]) -> ImageFileDirectory_v2:
+    """Return metadata as tags of a TIFF's main directory alone, as Pillow's writer takes them.
+
+    Examples
+    --------
+    >>> dict(flat_tags({"xmp": b"<x/>"}))
+    {700: b'<x/>'}
+    """
+    directory = ImageFileDirectory_v2(prefix=b"II")
+    _describe(directory, {k: v for k, v in kept.items() if k in ("exif", "xmp", "iptc")})
+    for tag in [tag for tag in directory if isinstance(directory[tag], dict)]:
+        del directory[tag]
+    return directory
+
+
 def _describe(directory: ImageFileDirectory_v2, kept: dict[str, Any]) -> None:
     if "exif" in kept:
         exif, photograph = Image.Exif(), Image.Exif()
-        exif.load(kept["exif"])
-        # without what is about another file's pixels
-        photograph.load(described(exif).get("exif", b""))
-        for tag in photograph:
-            entries = photograph.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else None
-            directory[tag] = photograph[tag] if entries is None else entries
+        try:
+            exif.load(kept["exif"])
+            # without what is about another file's pixels
+            photograph.load(described(exif).get("exif", b""))
+            for tag in photograph:
+                entries = photograph.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else None
+                directory[tag] = photograph[tag] if entries is None else entries
+        except Exception as error:  # noqa: BLE001 damaged EXIF raises many kinds
+            for tag in list(directory):
+                del directory[tag]
+            warnings.warn(
+                f"the EXIF is damaged and left out of a TIFF ({type(error).__name__}: {error})",
+                ImageWarning,
+                stacklevel=2,
+            )
     if "dpi" in kept:
         directory[282], directory[283] = kept["dpi"]
         directory[296] = 2

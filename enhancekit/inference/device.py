@@ -61,7 +61,7 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise DeviceError(
             f"{device!r} is no device; use 'auto', 'cpu', 'cuda' or 'cuda:N'"
         ) from None

@@ -35,7 +35,7 @@ what came before."""
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real)  # numpy's too
+    return isinstance(value, Real) and not isinstance(value, bool)  # numpy's too
 
 
 class Enhancer:
@@ -130,6 +130,7 @@ class Enhancer:
         """
         if not _is_number(strength) or not 0 <= strength <= 1:
             raise OptionError(f"strength lies between 0 (as it came) and 1, not {strength!r}")
+        strength = float(strength)
         if strength < 1 and self.entry.spec.scale > 1:
             raise OptionError(
                 f"{self.entry} enlarges, so its result cannot be mixed with the picture as it "
@@ -277,7 +278,7 @@ class Enhancer:
                     + (", ".join(sorted(known)) or "none")
                 )
             low, high = known[name]
-            if isinstance(value, bool) or not _is_number(value):
+            if not _is_number(value):
                 raise OptionError(f"{name} is a number between {low:g} and {high:g}, not {value!r}")
             if not low <= value <= high:
                 raise OptionError(f"{name} lies between {low:g} and {high:g}, not {value}")

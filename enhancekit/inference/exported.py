@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from enhancekit._version import __version__
-from enhancekit.errors import EnhanceKitError, OptionError, WeightsError
+from enhancekit.errors import EnhanceKitError, OptionError, WeightsError, first_line
 from enhancekit.inference.apply import network_parts
 from enhancekit.inference.compiled import CompiledFile
 from enhancekit.inference.device import choose_precision
@@ -126,8 +126,8 @@ def open_exported(
         except EnhanceKitError:
             raise
         except Exception as error:  # the engines have no common error
-            first = str(error).strip().splitlines()[0]
-            raise WeightsError(f"{path} cannot be read by {chosen.name}: {first}") from error
+            said = first_line(error)
+            raise WeightsError(f"{path} cannot be read by {chosen.name}: {said}") from error
         return made
 
     network(dtype)

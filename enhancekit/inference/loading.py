@@ -97,6 +97,8 @@ def load(
     >>> enhancekit.load("clahe", device="cpu")
     <Enhancer builtin:clahe on cpu in fp32>
     """
+    if not isinstance(name, str):
+        raise OptionError(f"an enhancer is asked for by its name, not by {name!r}")
     check_tile(tile)
     if found := find_scheme(name):
         if weights is not None or not pretrained:
@@ -185,7 +187,10 @@ def _load_function(
         except EnhanceKitError:
             raise
         except Exception as error:  # a plugin's function may raise anything
-            raise PluginError(f"{entry} failed: {type(error).__name__}: {error}") from error
+            given_options = ", ".join(f"{k}={v!r}" for k, v in config.items())
+            raise PluginError(
+                f"{entry}, called with ({given_options}), failed: {type(error).__name__}: {error}"
+            ) from error
         wanted = (given.shape[0] * entry.spec.scale, given.shape[1] * entry.spec.scale, 3)
         if done.shape != wanted:
             raise PluginError(

@@ -6,8 +6,10 @@ import keyword
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import distribution, packages_distributions
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -97,6 +99,16 @@ def _check(name: str, kind: str) -> None:
         )
     if name in ("builtin", "enhancekit"):
         raise OptionError(f"{name!r} is the core's own name; choose another")
+    package = name.replace("-", "_")
+    others = [
+        name
+        for name in packages_distributions().get(package, ())
+        if not distribution(name).entry_points.select(group="enhancekit")
+    ]
+    if package in sys.stdlib_module_names or others:
+        raise OptionError(
+            f"{package} is a module of {', '.join(others) or 'Python'}; choose another name"
+        )
 
 
 def _text(template: str, values: Mapping[str, str]) -> str:

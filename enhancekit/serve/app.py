@@ -119,6 +119,7 @@ class _Server:
 
     async def enhance(self, request: Request) -> Response:
         try:
+            _refuse_form(request)
             asked = read_query(request.query_params.multi_items())
             self.service.find(asked.enhancer)
             self.service.pool.check_room()  # before the picture is uploaded for nothing
@@ -219,6 +220,15 @@ class _Server:
 
     async def openapi(self, _request: Request) -> Response:
         return _json(description(self.service.entries, self.settings))
+
+
+def _refuse_form(request: Request) -> None:
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise ProblemError(
+            415,
+            "the body is the picture's bytes alone, not a form: curl --data-binary @photo.jpg, "
+            "not -F",
+        )
 
 
 async def _problem(_request: Request, error: Exception) -> Response:

@@ -30,6 +30,7 @@ _PROBLEMS = {
     406: "No accepted format is written",
     408: "The upload took too long",
     413: "The upload has too many bytes",
+    415: "A form instead of the picture's bytes",
     422: "No picture that can be read, one with too many pixels, or one that the format of the "
     "result cannot hold",
     429: "As many pictures as may wait are waiting; `Retry-After` says when to try again",

@@ -152,22 +152,18 @@ class Batches:
         return Batch(*(torch.stack(parts) for parts in zip(*samples, strict=True)))
 
     def thumbnails(self, number: int, size: int) -> tuple[Tensor, Tensor]:
-        """Give thumbnails of `size` pairs, (N, 3, 96, 96), randomly cut a little and mirrored."""
+        """Give thumbnails of `size` pairs, (N, 3, 96, 96), mirrored at random."""
         draw = seeded(self.seed, 2, number)
-        cut = []
+        pairs = []
         for i in torch.randint(len(self), (size,), generator=draw).tolist():
             low, high = self._thumbnails[i]
             if self._make[i]:
                 low = draw_degradation(self._make[i], draw)(low, draw, False)
             both = torch.stack((low, high))
-            side = int(torch.randint(THUMBNAIL * 7 // 10, THUMBNAIL + 1, (1,), generator=draw))
-            top, left = torch.randint(THUMBNAIL - side + 1, (2,), generator=draw).tolist()
-            both = both[..., top : top + side, left : left + side]
             if self.augment and torch.rand(1, generator=draw) < 0.5:
                 both = both.flip(-1)
-            both = both[:, self._order(draw)]
-            cut.append(F.interpolate(both, size=(THUMBNAIL, THUMBNAIL), mode="area"))
-        stacked = torch.stack(cut, dim=1)
+            pairs.append(both[:, self._order(draw)])
+        stacked = torch.stack(pairs, dim=1)
         return stacked[0], stacked[1]
 
     def _index(self, position: int) -> int:

@@ -202,6 +202,12 @@ class Trainer:
         pairs, self.held_out = split_pairs(recipe.data, skipped)
         # read now what is first needed at a validation hours away
         self.held_out = {s: sound_pairs(held, skipped) for s, held in self.held_out.items()}
+        share = recipe.data.held_out
+        if share and self.held_out and not any(self.held_out.values()):
+            raise DataError(
+                f"data.held_out: a share of {share:g} takes none of the scenes here, which are too "
+                "few; make it larger, or 0 to train on all of them and validate on none"
+            )
         if skipped is not None:
             pairs = [sound_pairs(source, skipped) for source in pairs]
         self.data = Batches(

@@ -24,9 +24,11 @@ __all__ = [
     "read_recipe",
 ]
 
-Positive = Annotated[int, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0.01, le=100)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
+Number = Annotated[float, Field(strict=True)]
+Weight = Annotated[Number, Field(ge=0.01, le=100)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
 
 
 class _Section(BaseModel):
@@ -99,19 +101,19 @@ class Model(_Section):
 class Optimiser(_Section):
     """Adam and its schedule."""
 
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    lr: Annotated[Number, Field(gt=0)] = 1e-3
     """Largest learning rate."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay of the running moments."""
-    eps: Annotated[float, Field(gt=0)] = 1e-8
+    eps: Annotated[Number, Field(gt=0)] = 1e-8
     """Added to the denominator."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.0
     """Decoupled weight decay (AdamW) where above 0."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """Cosine goes down to zero at the last step."""
-    warm_up: Annotated[int, Field(ge=0)] = 0
+    warm_up: Natural = 0
     """Steps of linear rise at the start."""
-    clip: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[Number, Field(ge=0)] = 0.0
     """Largest gradient norm; 0 for none."""
     ema: Fraction = 0.0
     """Decay of the moving average of the weights that is validated and saved; 0 for none."""
@@ -133,9 +135,9 @@ class Run(_Section):
     """Of the forward pass, by autocast; weights and optimiser stay in 32 bits."""
     channels_last: bool = True
     """Memory layout; faster on every device measured."""
-    context_batch: Annotated[int, Field(ge=0)] = 0
+    context_batch: Natural = 0
     """Whole-picture thumbnails a step for networks with a global context."""
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63, strict=True)] = 0
     """Of the initial weights, the order of samples, the augmentation and dropout."""
     validate_every: Positive = 1000
     """Steps between validations."""

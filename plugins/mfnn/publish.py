@@ -1,11 +1,11 @@
 """Measure a run's weights on what was held out and write them, with their card, into the plugin.
 
-    python plugins/mfnn/publish.py mfnn runs/mfnn/best.safetensors DATA [EXPOSURE]
+    python plugins/mfnn/publish.py mfnn runs/mfnn/best.safetensors DATA [EXPOSURE ...]
 
-DATA holds the folders that the recipe names. EXPOSURE is another run's weights, of which the
-prediction of the exposure is taken: it is learnt on its own, and sooner than the rest. The weights
-are stored in 16 bits, and everything on the card is measured with the stored file. The SHA-256 that
-is printed goes into ``variants.py``.
+DATA holds the folders that the recipe names. EXPOSURE are other runs' weights, of which the members
+of the exposure are taken, the first of each, then the second of each, until there are enough: they
+are learnt on their own, and sooner than the rest. The weights are stored in 16 bits, and everything
+on the card is measured with the stored file. The SHA-256 that is printed goes into ``variants.py``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from enhancekit_mfnn.context import Exposure
 
 import enhancekit
 from enhancekit.training.evaluation import Evaluation, Sample, chosen_pairs, read_sample
@@ -147,18 +148,36 @@ def parity(path: Path, name: str, chosen: Sequence[Measurement], root: Path) -> 
     return {"bf16": round(least, 1)}
 
 
-def main(name: str, run: Path, root: Path, exposure: Path | None = None) -> None:
+def joined(exposures: Sequence[Path], count: int) -> dict[str, torch.Tensor]:
+    """Return the parameters of an exposure with `count` members, from several runs in turn."""
+    runs = [safetensors.torch.load_file(path) for path in exposures]
+    members = [
+        {k.removeprefix(prefix): v for k, v in run.items() if k.startswith(prefix)}
+        for number in range(count)
+        for prefix in [f"context_block.members.{number}."]
+        for run in runs
+    ]
+    members = [member for member in members if member][:count]
+    if len(members) < count:
+        raise SystemExit(f"{len(members)} members of an exposure were given, {count} are needed")
+    return {
+        f"context_block.members.{number}.{key}": value
+        for number, member in enumerate(members)
+        for key, value in member.items()
+    }
+
+
+def main(name: str, run: Path, root: Path, *exposures: Path) -> None:
     """Publish the weights of one variant."""
     recipe = read_recipe(str(HERE / f"recipes/{name}.toml"))
     task = enhancekit.enhancers.get(name).spec.task
     chosen = measurements(recipe, task, root)
-    state = {k: v.half() for k, v in safetensors.torch.load_file(run).items()}
-    if exposure:
-        other = safetensors.torch.load_file(exposure)
-        taken = {k: v.half() for k, v in other.items() if k.startswith("context_block.")}
-        if not taken:
-            raise SystemExit(f"{exposure} has no context_block")
-        state |= taken
+    state = safetensors.torch.load_file(run)
+    if exposures:
+        count = len(Exposure().members)
+        state = {k: v for k, v in state.items() if not k.startswith("context_block.")}
+        state |= joined(exposures, count)
+    state = {k: v.half() for k, v in state.items()}
     terms, limits = (of.get(name, of[task]) for of in (TERMS, LIMITS))
     card = replace(read_card(run), name=name, license=terms, limits=limits, figures={})
     with tempfile.TemporaryDirectory() as folder:

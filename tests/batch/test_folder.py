@@ -20,7 +20,7 @@ from PIL import Image
 
 import enhancekit
 from enhancekit.batch import Shard, enhance_folder, read_manifests
-from enhancekit.errors import FolderError, OptionError, WeightsError
+from enhancekit.errors import FolderError, ImageWarning, OptionError, WeightsError
 from enhancekit.imaging.formats import Encoding
 
 JOBS = 3
@@ -346,6 +346,22 @@ class TestFailures:
         assert "no regular file" in results["pipe.png"].error
         assert "cannot be read" in results["link.png"].error
 
+    def test_what_waits_to_be_taken_is_not_late(self, source, out):
+        done = []
+        for result in enhance_folder(source, out, "identity", recursive=True, time_limit=2):
+            done.append(result.status)
+            if len(done) == 1:
+                time.sleep(2.2)
+        assert len(done) >= 3
+        assert set(done) == {"done"}
+
+    def test_warnings_name_the_output(self, tmp_path, out):
+        (tmp_path / "in").mkdir()
+        picture = Image.new("RGB", (8, 8))
+        picture.save(tmp_path / "in/a.jpg", comment=b"seen")
+        with pytest.warns(ImageWarning, match=rf"^{out}/a.png: PNG has no place for a JPEG's"):
+            list(enhance_folder(tmp_path / "in", out, "identity", encoding=Encoding(format="png")))
+
     def test_a_time_limit(self, tmp_path, out, slow_plugin):
         for i, height in enumerate((4, 5, 4, 4, 5, 4)):
             save(tmp_path / "in" / f"{i}.png", height=height)
@@ -396,8 +412,8 @@ class TestSafety:
 
         (tmp_path / "else").mkdir()
 
-        def write_and_link(picture, staged, encoding, write=work.write):
-            write(picture, staged, encoding)
+        def write_and_link(picture, staged, *args, write=work.write, **kwargs):
+            write(picture, staged, *args, **kwargs)
             (out / "sub").symlink_to(tmp_path / "else")
 
         monkeypatch.setattr(work, "write", write_and_link)

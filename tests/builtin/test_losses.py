@@ -366,6 +366,11 @@ class TestComposite:
         loss(x + 0.25, x)
         assert loss.values == {"l1": 0.25, "grad": 0.0}
 
+    @pytest.mark.parametrize("options", [{"reduction": "none"}, {"eps": 3}])
+    def test_options_of_a_sum_go_by_the_names_of_its_losses(self, options):
+        with pytest.raises(OptionError, match="takes options by the names of its losses"):
+            create("l1 + ssim", **options)
+
     def test_a_single_weighted_loss(self):
         loss = create("3*l1")
         assert isinstance(loss, CompositeLoss)

@@ -498,6 +498,10 @@ class TestRange:
                 identity.enhance(image)
             assert f"{value:g}" in str(caught.value)
 
+    def test_a_sparse_tensor_is_refused(self, identity):
+        with pytest.raises(ImageError, match=r"torch.sparse_coo is not supported; use to_dense"):
+            identity.enhance(torch.zeros(3, 4, 4).to_sparse())
+
     def test_the_hint_also_comes_at_strength_zero(self, identity):
         with pytest.raises(ImageError, match=r"0\.\.255"):
             identity.enhance(np.full((2, 2), 255.0), strength=0)

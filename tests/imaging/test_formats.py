@@ -530,6 +530,9 @@ class TestEncoding:
         ("name", "options", "said"),
         [
             ("a.jpg", {"quality": 0}, "between 1 and 100"),
+            ("a.jpg", {"quality": "90"}, "between 1 and 100, not '90'"),
+            ("a.jpg", {"metadata": "Strip"}, "metadata is one of keep, strip, not 'Strip'"),
+            ("a.jpg", {"subsampling": "4:1:1"}, "subsampling is one of 4:4:4, .* not '4:1:1'"),
             ("a.png", {"quality": 90}, "PNG has no quality; AVIF"),
             ("a.webp", {"subsampling": "4:2:0"}, "WEBP has no choice of subsampling"),
             ("a.jpg", {"lossless": True}, "JPEG cannot be written without loss; use BMP, PNG"),

@@ -271,3 +271,107 @@ class TestCaptions:
         long.info["iptc"] += b"\x1c"
         with pytest.raises(ImageError, match=r"65,507 bytes of IPTC captions do not fit a JPEG"):
             write(long, tmp_path / "a.jpg")
+
+
+class TestFromFormatToFormat:
+    @pytest.mark.parametrize("first", ["webp", "avif", "png", "tif"])
+    @pytest.mark.parametrize("second", ["jpg", "webp", "png", "tif", "avif"])
+    def test_exif_goes_through_two_formats(self, photograph, tmp_path, first, second):
+        identity = enhancekit.load("identity")
+        identity.enhance(photograph).save(tmp_path / f"a.{first}")
+        identity.enhance(tmp_path / f"a.{first}").save(tmp_path / f"b.{second}")
+        with Image.open(tmp_path / f"b.{second}") as saved:
+            assert saved.getexif()[MAKER] == "Maker"
+
+    def test_the_longest_exif_of_a_jpeg(self, tmp_path):
+        exif = Image.Exif()
+        exif[MAKER] = "M" * 65000
+        bare = exif.tobytes().removeprefix(b"Exif\0\0")
+        whole = picture()
+        whole.info["exif"] = bare + b"\0" * (65527 - len(bare))
+        write(whole, tmp_path / "a.jpg")
+        write(decode(tmp_path / "a.jpg"), tmp_path / "b.jpg")
+        assert decode(tmp_path / "b.jpg").getexif()[MAKER] == "M" * 65000
+        whole.info["exif"] += b"\0"
+        with pytest.raises(ImageError, match="65,534 bytes of EXIF do not fit a JPEG"):
+            write(whole, tmp_path / "a.jpg")
+
+    def test_damaged_exif_costs_a_tiff_nothing_else(self, tmp_path):
+        whole = picture()
+        whole.info.update(exif=b"Exif\0\0MM\0\x19\0\0\0\x08\0\0", xmp=b"<x/>")
+        with pytest.warns(ImageWarning, match="EXIF is damaged and left out of a TIFF"):
+            write(whole, tmp_path / "a.tif")
+        assert decode(tmp_path / "a.tif").info["xmp"] == b"<x/>"
+
+
+class TestWithOptionsOfPillow:
+    def test_tiff_keeps_what_its_main_directory_holds(self, photograph, tmp_path):
+        done = enhancekit.load("identity").enhance(photograph)
+        done.info.update(xmp=b"<x/>", iptc=IPTC)
+        done.save(tmp_path / "a.tif", compression="tiff_lzw")
+        found = decode(tmp_path / "a.tif")
+        assert found.getexif()[MAKER] == "Maker"
+        assert (found.info["xmp"], found.info["iptc"]) == (b"<x/>", IPTC)
+        assert found.info["icc_profile"] == PROFILE
+
+    @pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+    def test_an_open_file_is_known_by_its_name(self, tmp_path, suffix):
+        done = Photograph.of(picture())
+        done.info["xmp"] = b"<x/>"
+        with (tmp_path / f"a.{suffix}").open("wb") as file:
+            done.save(file)
+        assert decode(tmp_path / f"a.{suffix}").info["xmp"] == b"<x/>"
+
+    def test_captions_too_long_for_a_jpeg_are_refused_as_without(self, tmp_path):
+        done = Photograph.of(picture())
+        done.info["iptc"] = b"\x1c" * 70000
+        with pytest.raises(ImageError, match="IPTC captions do not fit a JPEG"):
+            done.save(tmp_path / "a.jpg", quality=80)
+
+
+class TestTextsOfPngs:
+    @pytest.mark.parametrize("key", ["text", "xmp", "Raw profile type xmp"])
+    def test_of_a_name_that_means_something_else(self, tmp_path, key):
+        texts = PngInfo()
+        texts.add_text(key, "hello")
+        picture().save(tmp_path / "in.png", pnginfo=texts, exif=exif_of("Maker"))
+        enhancekit.load("identity").enhance(tmp_path / "in.png").save(tmp_path / "out.png")
+        with Image.open(tmp_path / "out.png") as saved:
+            assert saved.text == {key: "hello"}
+        assert decode(tmp_path / "out.png").getexif()[MAKER] == "Maker"
+
+    def test_of_an_image_that_is_no_file_any_more(self, tmp_path):
+        bare = picture()
+        bare.info["text"] = "hello"
+        enhancekit.load("identity").enhance(bare).save(tmp_path / "out.png")
+        assert decode(tmp_path / "out.png").size == bare.size
+
+
+class TestXmpOrientation:
+    @pytest.mark.parametrize("stated", [b"tiff:Orientation='6'", b'tiff:Orientation = "6"'])
+    def test_what_is_not_applied_is_not_reset(self, tmp_path, stated):
+        picture().save(tmp_path / "in.webp", xmp=b"<x:xmpmeta " + stated + b"/>")
+        done = enhancekit.load("identity").enhance(tmp_path / "in.webp")
+        assert done.size == picture().size
+        assert stated in done.info["xmp"]
+
+
+class TestDeepPictures:
+    def test_are_equal_to_themselves_alone(self):
+        deep = DeepPicture(np.zeros((2, 2, 3), np.uint16))
+        assert deep == deep  # noqa: PLR0124
+        assert deep != DeepPicture(deep.pixels)
+        assert {deep: 1}[deep] == 1
+
+    @pytest.mark.parametrize(
+        "pixels", [np.zeros((2, 2, 1), np.uint16), np.zeros((2, 2, 3), np.uint8)]
+    )
+    def test_of_another_kind_are_refused(self, pixels):
+        with pytest.raises(ImageError, match="a DeepPicture is uint16 of shape"):
+            DeepPicture(pixels)
+
+
+def exif_of(maker):
+    exif = Image.Exif()
+    exif[MAKER] = maker
+    return exif

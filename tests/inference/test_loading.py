@@ -83,6 +83,11 @@ class TestWithoutWeights:
 
 
 class TestNames:
+    @pytest.mark.parametrize("name", [None, 3])
+    def test_not_a_name(self, name):
+        with pytest.raises(OptionError, match=f"by its name, not by {name}"):
+            enhancekit.load(name)
+
     def test_unknown(self):
         with pytest.raises(UnknownNameError, match="did you mean 'mfnn"):
             enhancekit.load("mfnnn")

@@ -181,6 +181,10 @@ class TestAccept:
         refused(enhance(client, encoded(photo()), "image/gif"), 406, "image/gif", "image/png")
         refused(enhance(client, encoded(photo()), "image/png;q=0"), 406)
 
+    def test_a_form(self, client):
+        response = client.post("/v1/enhance", files={"file": ("a.png", encoded(photo()))})
+        refused(response, 415, "--data-binary")
+
     def test_quality(self, client):
         sizes = [
             len(enhance(client, encoded(photo(), "JPEG"), quality=q).content) for q in (20, 95)

@@ -214,6 +214,10 @@ class TestLearning:
         assert equal(enhancer.module.state_dict(), trainer.average.state_dict())
         assert enhancer.enhance(dataset / "low" / "s1.png").size == (WIDTH, HEIGHT)
 
+    def test_a_share_that_takes_no_scene_is_refused(self, recipe):
+        with pytest.raises(DataError, match=r"data.held_out: a share of 0\.001 takes none"):
+            Trainer(recipe(data={"held_out": 0.001}), device="cpu")
+
     def test_weights_are_written_when_nothing_is_held_out(self, recipe, tmp_path):
         trainer, _ = train(recipe(data={"held_out": 0.0}))
         path = tmp_path / "run" / "last.safetensors"
@@ -608,7 +612,7 @@ class TestContext:
         before = snapshot(trainer.network)
         list(trainer.run())
         after = trainer.network.state_dict()
-        for part in ("context_block.head.4.weight", "head.final.weight"):
+        for part in ("context_block.members.0.head.4.weight", "head.final.weight"):
             assert not torch.equal(after[part], before[part])
 
     def test_without_thumbnails_it_stays(self, recipe):

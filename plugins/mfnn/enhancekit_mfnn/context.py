@@ -37,27 +37,10 @@ def _average_down(x: Tensor, size: int) -> Tensor:
     return averages(x.shape[2]) @ x @ averages(x.shape[3]).T
 
 
-class Exposure(nn.Module):
-    r"""Exposure as its own, global decision: a tone curve whose mean brightness is chosen first.
+class _Predictor(nn.Module):
+    """A brightness for each of N pictures (N, 4, 48, 48)."""
 
-    The curve is :math:`f_g(x) = g x / (1 + (g - 1) |x|)`: slope g in the shadows, 1 stays 1. The
-    gain g is solved for so that the mean of the curved picture is the target brightness, which a
-    small network predicts from a thumbnail of the whole picture unless it is given. The network
-    behind then sees the curved picture and log g, which tells it how far noise was amplified.
-
-    Parameters
-    ----------
-    width : int
-        Channels of the predictor's first convolution.
-    dropout : float
-        Dropout of the predictor while training.
-    """
-
-    extra_channels = 1
-    context_grid = 48
-    max_log_gain = 6.0
-
-    def __init__(self, width: int = 24, dropout: float = 0.3) -> None:
+    def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         channels = (4, width, 2 * width, 2 * width, 4 * width)
         layers: list[nn.Module] = []
@@ -71,6 +54,43 @@ class Exposure(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(64, 1),
         )
+
+    def forward(self, seen: Tensor) -> Tensor:
+        features = self.features(seen)
+        pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
+        brightness: Tensor = 0.45 + 0.2 * self.head(pooled)[:, 0]
+        return brightness
+
+
+class Exposure(nn.Module):
+    r"""Exposure as its own, global decision: a tone curve whose mean brightness is chosen first.
+
+    The curve is :math:`f_g(x) = g x / (1 + (g - 1) |x|)`: slope g in the shadows, 1 stays 1. The
+    gain g is solved for so that the mean of the curved picture is the target brightness, which
+    small networks predict from a thumbnail of the whole picture unless it is given; what they say
+    of it and of its mirror image is averaged. The network behind then sees the curved picture and
+    log g, which tells it how far noise was amplified.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the predictors' first convolution.
+    dropout : float
+        Dropout of the predictors while training.
+    members : int
+        How many predictors there are. Few scenes are at hand to learn from, and what each of them
+        gets wrong differs (deep ensembles, Lakshminarayanan et al., NeurIPS 2017).
+    """
+
+    extra_channels = 1
+    context_grid = 48
+    max_log_gain = 6.0
+
+    def __init__(self, width: int = 24, dropout: float = 0.3, members: int = 8) -> None:
+        super().__init__()
+        if members < 1:
+            raise OptionError(f"an exposure has at least 1 member, not {members}")
+        self.members = nn.ModuleList(_Predictor(width, dropout) for _ in range(members))
 
     def context(self, whole: Tensor, exposure: Tensor | None = None) -> Tensor:
         """Choose log g, (N, 1, 1, 1), by the mean brightness wanted, (N,), or else predicted."""
@@ -101,19 +121,26 @@ class Exposure(nn.Module):
 
     def predict(self, thumbnail: Tensor) -> Tensor:
         """Predict the brightness, shape (N,), a good picture of the scene would have."""
+        seen = self._seen(thumbnail)
+        said = torch.stack((self._said(seen), self._said(seen.flip(3))))
+        return said.mean(dim=(0, 1)).clamp(0.05, 0.95)
+
+    def _seen(self, thumbnail: Tensor) -> Tensor:
+        """Give what the predictors see, (N, 4, 48, 48): a picture of one brightness, and log g."""
         grey = torch.full((thumbnail.shape[0],), 0.45, device=thumbnail.device)
         log_gain = self.solve(thumbnail, grey)
         picture = (self.curve(thumbnail, log_gain) - 0.45) * 3
         level = (log_gain - 3).expand(-1, 1, *thumbnail.shape[2:])
+        return torch.cat((picture, level), dim=1)
+
+    def _said(self, seen: Tensor) -> Tensor:
+        """Give each member's prediction, (members, N)."""
         # 16 bits would shift the brightness of the whole picture, and cost nothing to avoid
-        with torch.autocast(thumbnail.device.type, enabled=False):
-            features = self.features(torch.cat((picture, level), dim=1))
-            pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
-            brightness: Tensor = 0.45 + 0.2 * self.head(pooled)[:, 0]
-        return brightness.clamp(0.05, 0.95)
+        with torch.autocast(seen.device.type, enabled=False):
+            return torch.stack([member(seen) for member in self.members])
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Compare the predicted brightness with that of the references, N thumbnails.
+        """Compare what each member predicts with the brightness of the references, N thumbnails.
 
         The inputs are made darker or brighter, and tinted a little, at random: what the scene is
         decides how bright it should be, not how far it was underexposed.
@@ -122,8 +149,9 @@ class Exposure(nn.Module):
         gain = torch.exp(torch.randn(len(inputs), 1, 1, 1, device=inputs.device) * 0.5)
         gain = gain.minimum(1 / thumbnail.amax(dim=(1, 2, 3), keepdim=True).clamp(min=0.02))
         tint = torch.exp(torch.randn(len(inputs), 3, 1, 1, device=inputs.device) * 0.05)
-        predicted = self.predict((thumbnail * gain * tint).clamp(0, 1))
-        return F.smooth_l1_loss(predicted, targets.float().mean(dim=(1, 2, 3)), beta=0.03)
+        predicted = self._said(self._seen((thumbnail * gain * tint).clamp(0, 1)))
+        wanted = targets.float().mean(dim=(1, 2, 3)).expand_as(predicted)
+        return F.smooth_l1_loss(predicted, wanted, beta=0.03)
 
     @staticmethod
     def curve(x: Tensor, log_gain: Tensor) -> Tensor:

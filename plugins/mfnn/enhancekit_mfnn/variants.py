@@ -21,7 +21,7 @@ VARIANTS = (
         default=True,
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn.safetensors",
-            sha256="9c295abe6ab04f4ddc4ea78ae8e19522fd582d6db62c97445ba59fadb561a014",
+            sha256="776965c3ccd6d5d4011daa55209410eb07e2248aae4f3e8146e662627cbf8253",
         ),
         train_hint=_TRAIN.format("mfnn"),
     ),
@@ -34,7 +34,7 @@ VARIANTS = (
         controls=_CONTROLS,
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-lite.safetensors",
-            sha256="d6cd779162016149fe0b5cad44061d9ba72369eeabef29c8ba783a930de5d19d",
+            sha256="5101a9108610c330f8f03c5dacd747736aafea46c4f8c8816a03b090d1f8b82d",
         ),
         train_hint=_TRAIN.format("mfnn-lite"),
     ),

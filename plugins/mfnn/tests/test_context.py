@@ -105,8 +105,9 @@ class TestExposure:
         torch.manual_seed(0)
         block = Exposure(width=4).eval()
         with torch.no_grad():
-            block.head[-1].weight.mul_(factor)
-            block.head[-1].bias.mul_(factor)
+            for member in block.members:
+                member.head[-1].weight.mul_(factor)
+                member.head[-1].bias.mul_(factor)
         thumbnail = torch.rand(6, 3, 48, 48) * torch.linspace(0, 1, 6).view(-1, 1, 1, 1)
         predicted = block.predict(thumbnail)
         assert predicted.shape == (6,)
@@ -119,6 +120,34 @@ class TestExposure:
             torch.rand(2, 3, 48, 48).pow(torch.tensor([1.0, 4]).view(2, 1, 1, 1))
         )
         assert predicted[0] != predicted[1]
+
+    def test_predict_is_the_mean_of_its_members(self, block):
+        thumbnail = torch.rand(2, 3, 48, 48) * 0.3
+        alone = []
+        for member in block.members:
+            one = Exposure(width=4, members=1).eval()
+            one.members[0].load_state_dict(member.state_dict())
+            alone.append(one.predict(thumbnail))
+        torch.testing.assert_close(block.predict(thumbnail), torch.stack(alone).mean(0))
+        assert torch.stack(alone).std(0).min() > 1e-4
+
+    def test_a_mirrored_picture_gets_the_same_brightness(self, block):
+        thumbnail = torch.rand(2, 3, 48, 48) * torch.linspace(0, 0.5, 48)
+        torch.testing.assert_close(block.predict(thumbnail.flip(3)), block.predict(thumbnail))
+
+    def test_members_learn_each_for_itself(self):
+        torch.manual_seed(0)
+        block = Exposure(width=4, dropout=0).train()
+        inputs, targets = torch.rand(4, 3, 96, 96) * 0.2, torch.rand(4, 3, 96, 96)
+        torch.manual_seed(1)
+        whole = block.loss(inputs, targets)
+        parts = []
+        for member in block.members:
+            one = Exposure(width=4, dropout=0, members=1).train()
+            one.members[0].load_state_dict(member.state_dict())
+            torch.manual_seed(1)
+            parts.append(one.loss(inputs, targets))
+        torch.testing.assert_close(whole, torch.stack(parts).mean())
 
     def test_predict_is_computed_in_32_bits_under_autocast(self, block):
         thumbnail = torch.rand(2, 3, 48, 48)
@@ -143,7 +172,7 @@ class TestExposure:
         assert float(loss.detach()) > 0
         gradients = [p.grad for p in block.parameters()]
         assert all(torch.isfinite(g).all() for g in gradients)
-        assert block.head[-1].bias.grad.abs() > 0
+        assert block.members[0].head[-1].bias.grad.abs() > 0
 
     def test_the_loss_falls(self):
         torch.manual_seed(0)
