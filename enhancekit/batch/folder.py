@@ -236,6 +236,10 @@ def _folders(folder: Path, output: Path) -> tuple[Path, Path]:
     return folder, root
 
 
+_SAME_FOR_ALL = (OptionError, WeightsError)
+"""What says nothing of the file that happened to be in hand."""
+
+
 @dataclass(slots=True, kw_only=True)
 class _Run:
     """One run over a folder."""
@@ -281,15 +285,17 @@ class _Run:
                             pending[0].begun = time.perf_counter()
                             crew.start(pending.popleft())
                         job, error = crew.next()
+                        if isinstance(error, _SAME_FOR_ALL):
+                            raise error
                         result = self._note(manifest, job, error, len(made))
-                        if isinstance(error, (OptionError, WeightsError)):
-                            raise error  # it would be the same for every other file
                         if result.error and not self.keep_going:
                             pending.clear()
                         yield result
                 finally:
                     while len(crew):
-                        self._note(manifest, *crew.next(), len(made))
+                        job, error = crew.next()
+                        if not isinstance(error, _SAME_FOR_ALL):
+                            self._note(manifest, job, error, len(made))
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

@@ -110,7 +110,10 @@ def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: 
     found: list[str] = []
 
     def refuse(error: OSError) -> None:
-        raise FolderError(f"{error.filename} cannot be listed: {error.strerror or error}")
+        said = f"{error.filename} cannot be listed: {error.strerror or error}"
+        if Path(error.filename) == folder:
+            raise FolderError(said)
+        warnings.warn(f"{said}; its pictures are left out", stacklevel=2)
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         inside = []
@@ -123,10 +126,9 @@ def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: 
             elif path.resolve() != skip:
                 inside.append(name)
         folders[:] = inside
-        for name in names:
-            relative = Path(place, name).relative_to(folder).as_posix()
-            if not name.startswith(".") and _matches(relative, patterns):
-                found.append(relative)
+        shown = [Path(place, name) for name in names if not name.startswith(".")]
+        relative = [path.relative_to(folder).as_posix() for path in shown]
+        found += [name for name in relative if _matches(name, patterns)]
     return sorted(found) or _refuse_nothing(folder, include, recursive=recursive)
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 
@@ -72,11 +73,17 @@ def _options(
 
 def main() -> None:
     """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
     try:
         app()
     except EnhanceKitError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # whatever touches files tells of it by itself
+        typer.echo(f"error: what was to be said cannot be written: {error}", err=True)
         sys.exit(1)
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C, without a word

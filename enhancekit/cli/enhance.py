@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,11 +37,19 @@ __all__ = ["enhance"]
 
 def enhance(  # noqa: PLR0917
     inputs: Annotated[
-        list[Path], typer.Argument(help="Pictures, or one folder of them.", metavar="IN...")
+        list[Path],
+        typer.Argument(
+            # what cannot be read is told of by name, and doesn't stop the others
+            help="Pictures, or one folder of them.",
+            metavar="IN...",
+            readable=False,
+        ),
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="A file, or a folder for several pictures."),
+        typer.Option(
+            "--output", "-o", help="A file, or a folder for several pictures.", readable=False
+        ),
     ],
     enhancer: Enhancer = "",
     strength: Strength = 1.0,
@@ -180,27 +189,33 @@ def enhance(  # noqa: PLR0917
     )
     loaded = plan.load()
     done: list[dict[str, Any]] = []
-    with progress() as shown:
-        task = shown.add_task(plan.enhancer, total=len(inputs))
-        pairs = zip(inputs, targets, strict=True)
-        for job, error, seconds in enhance_files(pairs, plan, loaded, time_limit=time_limit):
-            report: dict[str, Any] = {"input": str(job.source), "output": None, "error": error}
-            if error is None and job.size is not None:
-                width, height = job.size
-                report |= {"output": str(job.target), "width": width, "height": height}
-            else:
-                typer.echo(f"error: {error}", err=True)
-            done.append(report | {"seconds": round(seconds, 3)})
-            shown.advance(task)
-    if as_json:
-        print_json({"enhancer": loaded.entry.qualified_name, "pictures": done})
-    else:
-        for report in done:
-            if report["output"]:
-                typer.echo(f"{report['output']}  ({report['seconds']:.1f} s)")
+    try:
+        with progress() as shown:
+            task = shown.add_task(plan.enhancer, total=len(inputs))
+            pairs = zip(inputs, targets, strict=True)
+            for job, error, seconds in enhance_files(pairs, plan, loaded, time_limit=time_limit):
+                report: dict[str, Any] = {"input": str(job.source), "output": None, "error": error}
+                if error is None and job.size is not None:
+                    width, height = job.size
+                    report |= {"output": str(job.target), "width": width, "height": height}
+                else:
+                    typer.echo(f"error: {error}", err=True)
+                done.append(report | {"seconds": round(seconds, 3)})
+                shown.advance(task)
+    finally:  # interrupted, it says what it has done
+        _report(loaded.entry.qualified_name, done, as_json=as_json)
     failed = sum(report["error"] is not None for report in done)
     if failed:
         raise typer.Exit(1 if failed == len(done) else 3)
+
+
+def _report(name: str, done: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"enhancer": name, "pictures": done})
+        return
+    for report in done:
+        if report["output"]:
+            typer.echo(f"{report['output']}  ({report['seconds']:.1f} s)")
 
 
 def _is_folder(path: Path) -> bool:
@@ -228,7 +243,7 @@ def _writable(inputs: list[Path], output: Path, encoding: Encoding, *, replace: 
                 if len(inputs) == 1 and not source.exists():  # perhaps a mistyped folder's name
                     raise ImageError(f"{source} does not exist") from None
                 raise
-            if not replace and target.exists():
+            if not replace and os.path.lexists(target):
                 raise ImageError(f"{target} exists already; pass --overwrite always to replace it")
     except OSError as error:  # a name too long, a loop of links, a folder that may not be entered
         raise ImageError(f"{error.filename or output}: {error.strerror or error}") from error

@@ -18,7 +18,7 @@ from enhancekit.cli.choices import (
     tile_value,
 )
 from enhancekit.cli.output import print_json, progress, settings
-from enhancekit.errors import OptionError
+from enhancekit.errors import DataError, OptionError
 
 __all__ = ["evaluate"]
 
@@ -104,6 +104,8 @@ def evaluate(  # noqa: PLR0917
         )
         for name, path in zip(names, own, strict=True)
     ]
+    if output and output.exists() and not output.is_dir():
+        raise DataError(f"{output} is a file; a report needs a folder")
     with progress() as shown:
         task = shown.add_task("evaluating", total=len(pairs))
         strips = {}

@@ -14,6 +14,8 @@ from enhancekit.plain import to_json
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+_ENDLESS = 10_000
+
 __all__ = ["print_json", "print_table", "progress", "settings"]
 
 
@@ -38,7 +40,10 @@ def print_table(
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    Console(stderr=error).print(table)
+    console = Console(stderr=error)
+    if not console.is_terminal:  # in a log or a pipe a name shall stand in one piece
+        console.width = _ENDLESS
+    console.print(table)
 
 
 def progress() -> Progress:

@@ -134,6 +134,8 @@ def compare_folder(
                     side=side,
                     max_pixels=max_pixels,
                 )
+            except OptionError:
+                raise  # it would be the same for every picture
             except EnhanceKitError as error:
                 yield Failed(name, str(error).removeprefix(f"{folder / name}: "))
 

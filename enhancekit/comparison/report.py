@@ -70,7 +70,7 @@ def write_report(path: Path, results: Sequence[Compared | Failed], title: str) -
     """
     try:
         with replacing(path) as file:
-            file.write(_page(results, title).encode())
+            file.write(_page(results, title).encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise FolderError(f"{path} cannot be written: {error.strerror or error}") from error
 

@@ -154,7 +154,8 @@ def _examined(icc: bytes, channels: int) -> tuple[Profile | None, str]:
         return None, "is damaged"
     space = _SPACES.get(icc[16:20])
     if space is None or (space == "gray" and channels == 3):
-        return None, f"is for {icc[16:20].decode('ascii', 'replace').strip()} pixels"
+        named = icc[16:20].decode("latin-1").strip()
+        return None, f"is for {named if named.isprintable() else ascii(named)} pixels"
     profile = Profile(icc, space)
     try:
         return (None if _like_srgb(profile) else profile), ""

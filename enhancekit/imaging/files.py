@@ -177,6 +177,8 @@ _CALLED = {
 }
 """How messages name metadata."""
 _DEFAULT = Encoding()
+_SCANS = 200
+"""A progressive JPEG has about ten, and its thumbnails have one each."""
 _LONGEST = {"exif": 65533, "xmp": 65502, "iptc": 65506, "comment": 65533}
 """Bytes of metadata that fit a segment of a JPEG."""
 
@@ -324,6 +326,9 @@ def _read(file: BinaryIO, where: str, max_pixels: int, *, every: bool) -> Frames
     if name == "WEBP":  # libwebp takes memory for the whole picture as soon as it is opened
         size = webp_size(prefix)
         check(size)
+    elif name == "JPEG":
+        file.seek(0)
+        _check_jpeg(file.read(), where)
     elif name == "AVIF" and (bits := avif_bits(file)) > 8:
         raise ImageError(
             f"{bits} bits a channel are not read from AVIF; convert it to 16-bit PNG or TIFF"
@@ -377,6 +382,7 @@ def _read_tiff(
     pictures: list[Picture] = []
     shallow: TiffImagePlugin.TiffImageFile | None = None
     for number, page in enumerate(pages):
+        page.tell_of_what_is_left_out(where)
         if page.deep:
             pictures.append(_deep_tiff(file, page, number, where))
             continue
@@ -389,6 +395,19 @@ def _read_tiff(
             shallow.load()
         pictures.append(_finished(shallow, where))
     return Frames(tuple(pictures))
+
+
+def _check_jpeg(data: bytes, where: str) -> None:
+    """Refuse a JPEG made to keep its reader busy, and tell of what none of it is kept."""
+    scans = data.count(b"\xff\xda")
+    if scans > _SCANS:
+        raise ImageError(f"{scans:,} scans, of which each costs as much as a picture; refused")
+    for mark, what in (
+        (b"http://ns.adobe.com/xmp/extension/", "the part of its XMP that is longer than 64 KB"),
+        (b"hdrgm:Version", "its gain map for HDR screens"),
+    ):
+        if mark in data:
+            warnings.warn(f"{where}: {what} is not kept", ImageWarning, stacklevel=3)
 
 
 class _Limit:

@@ -233,7 +233,8 @@ class Encoding:
         found: dict[str, Any] = {}
         if kind.lossy:
             quality = self.quality or kind.quality
-            found |= {"lossless": True} if quality is None else {"quality": quality}
+            # "exact": colours that alpha hides are changed otherwise
+            found |= {"lossless": True, "exact": True} if quality is None else {"quality": quality}
         if kind.subsampling:
             found["subsampling"] = self.subsampling or "4:4:4"
         return found

@@ -30,6 +30,21 @@ _COMPRESSIONS = (1, 5, 8, 32773, 32946, 34925, 50000)
 """None, LZW, Deflate (two numbers), PackBits, LZMA, Zstandard: the lossless ones in use."""
 
 
+_OTHERS = {
+    33550: "GeoTIFF",
+    33922: "GeoTIFF",
+    34264: "GeoTIFF",
+    34377: "Photoshop",
+    34735: "GeoTIFF",
+    37724: "Photoshop",
+    42112: "GDAL",
+    42113: "GDAL",
+    50838: "ImageJ",
+    50839: "ImageJ",
+}
+"""Tags of programs, which nothing here knows."""
+
+
 class TiffLayout:
     """How a page of a TIFF stores its pixels, by its header alone.
 
@@ -99,6 +114,23 @@ class TiffLayout:
                 "LZW, Deflate or none"
             )
         return True
+
+    def tell_of_what_is_left_out(self, where: str) -> None:
+        """Warn of channels without a stated meaning, and of tags of others, as of maps."""
+        colours = {2: 3, 5: 4, 6: 3, 8: 3}.get(self.photometric, 1)
+        samples = int(self.directory.get(277, 1))
+        alpha = 1 if self.extra[:1] != (0,) else 0
+        if samples > colours + alpha and max(self.bits) <= 8:
+            warnings.warn(
+                f"{where}: {samples - colours - alpha} of its {samples} channels have no meaning "
+                "here and are left out",
+                ImageWarning,
+                stacklevel=2,
+            )
+        others = sorted(tag for tag in self.directory if tag in _OTHERS)
+        if others:
+            named = ", ".join(f"{tag} ({_OTHERS[tag]})" for tag in others)
+            warnings.warn(f"{where}: its tags {named} are left out", ImageWarning, stacklevel=2)
 
     def info(self, file: BinaryIO) -> tuple[dict[Any, Any], int]:
         """Return the metadata as PIL names them, and the orientation."""

@@ -89,7 +89,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             path if path in known else "other", status
         ),
     )
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[guard],
         exception_handlers={
@@ -99,6 +99,9 @@ def create_app(settings: Settings | None = None) -> Starlette:
         },
         lifespan=server.lifespan,
     )
+    # a redirection would name the scheme this server knows, behind TLS the wrong one
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Server:
@@ -140,13 +143,14 @@ class _Server:
             "Vary": "Accept",
         }
         if done.warnings:
-            text = "; ".join(done.warnings).encode("ascii", "backslashreplace").decode()
-            headers["Enhancekit-Warning"] = " ".join(text.split())
+            text = ascii(" ".join("; ".join(done.warnings).split()))  # a header holds no more
+            headers["Enhancekit-Warning"] = text[1:-1]
         return Response(done.body, media_type=done.media_type, headers=headers)
 
     async def _enhanced(self, request: Request, data: bytes, asked: Asked) -> Done:
         """Wait for a picture, but not for ever, and not if nobody does."""
-        job = self.service.submit(data, asked, request.headers.get("accept", ""))
+        accept = ", ".join(request.headers.getlist("accept"))
+        job = self.service.submit(data, asked, accept)
         future = asyncio.wrap_future(job.future)
         gone = asyncio.ensure_future(request.receive())  # nothing more comes but a farewell
         try:
@@ -251,7 +255,8 @@ def _file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]
     headers = {"Content-Type": media_type, "ETag": tag, "Cache-Control": "no-cache"}
 
     async def serve(request: Request) -> Response:
-        if request.headers.get("if-none-match") == tag:
+        known = request.headers.get("if-none-match", "").split(",")
+        if tag in (each.strip().removeprefix("W/") for each in known):
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "no-cache"})
         return Response(data, headers=headers)
 

@@ -41,6 +41,9 @@ _CHOICES = {
 }
 
 
+_LOSSLESS = ("PNG", "WEBP", "TIFF")
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a request asks for."""
@@ -121,8 +124,8 @@ def acceptable(accept: str, given: str) -> list[Format]:
     accept : str
         The header's value; empty: anything.
     given : str
-        Name of the format of what was uploaded. A wildcard stands for this one, and of those
-        that are wanted equally it comes first.
+        Name of the format of what was uploaded. A wildcard stands for this one, or if just this
+        is refused for those without loss; of those that are wanted equally it comes first.
 
     Returns
     -------
@@ -150,6 +153,8 @@ def acceptable(accept: str, given: str) -> list[Format]:
         (n for n, weight in wanted.items() if weight > 0),
         key=lambda n: (-wanted[n], n != given),
     )
+    if not order and max(weights.get("image/*", 0.0), weights.get("*/*", 0.0)) > 0:
+        order = [name for name in _LOSSLESS if name not in wanted]
     return [FORMATS[name] for name in order]
 
 

@@ -50,7 +50,7 @@ class Guard:
         answered: Callable[[str, int], None],
     ) -> None:
         self._app = app
-        self._expected = None if token is None else f"Bearer {token}".encode()
+        self._expected = None if token is None else token.encode()
         self._open = frozenset(open_paths)
         self._answered = answered
 
@@ -83,8 +83,9 @@ class Guard:
             return ProblemError(403, "other sites' pages may not use this server")
         if self._expected is None or scope["path"] in self._open:
             return None
-        shown = headers.get("authorization", "").encode()
-        if hmac.compare_digest(shown, self._expected):
+        scheme, _, shown = headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(shown.strip().encode(), self._expected)
+        if right and scheme.lower() == "bearer":
             return None
         return ProblemError(
             401,

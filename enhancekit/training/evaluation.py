@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ def read_sample(pair: Pair, make: str = "") -> Sample:
         raise DataError(f"{make!r}: the level {text!r} is no number") from None
     if kind == "bicubic-x2":
         reference = reference[: len(reference) // 2 * 2, : reference.shape[1] // 2 * 2]
-    draw = seeded(*pair.name.encode())
+    draw = seeded(*os.fsencode(pair.name))
     degradation = draw_degradation(kind, draw, level)
     clean = torch.from_numpy(reference).permute(2, 0, 1).float() / 255
     made = degradation(clean, draw, True).permute(1, 2, 0).numpy()
@@ -110,6 +111,8 @@ def chosen_pairs(
     DataError
         If there are no such folders, or nothing is left.
     """
+    if not data.is_dir():
+        raise DataError(f"{data} is not a folder")
     for low, high in () if made else _LAYOUTS:
         if (data / low).is_dir() and (data / high).is_dir():
             pairs = find_pairs(data / low, data / high, scene, skipped)

@@ -139,7 +139,7 @@ def write_report(
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             with replacing(folder / name) as file:
-                file.write(text.encode())
+                file.write(text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise DataError(f"the report cannot be written to {folder}: {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ def is_held_out(scene: str, share: float) -> bool:
     >>> is_held_out("a", 0.0)
     False
     """
-    number = int.from_bytes(hashlib.sha256(scene.encode()).digest()[:8], "big")
+    number = int.from_bytes(hashlib.sha256(os.fsencode(scene)).digest()[:8], "big")
     return number < share * 2**64
 
 

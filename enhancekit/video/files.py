@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.codec import Codec
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
@@ -128,7 +129,9 @@ def enhance_video(
             reading = stack.enter_context(av.open(str(source), metadata_errors="replace"))
         stack.enter_context(_failing(target, "written"))
         file = stack.enter_context(replacing(target))
-        writing = stack.enter_context(av.open(file, "w", format=kind))
+        # else what phones say of themselves is left out of these two
+        options = {"movflags": "use_metadata_tags"} if kind in ("mov", "mp4") else {}
+        writing = stack.enter_context(av.open(file, "w", format=kind, options=options))
         video = reading.streams.video[0]
         encoder = _add_video(writing, video, kept, codec, crf=crf, scale=enhancer.entry.spec.scale)
         copied = _add_copied(reading, writing, target)
@@ -292,6 +295,10 @@ def _odd(name: str, size: list[int]) -> bool:
     )
 
 
+_SPEAKERS = {"1 channels": "mono", "2 channels": "stereo"}
+"""Of sound whose file counts its channels, but doesn't name them."""
+
+
 def _add_copied(reading: InputContainer, writing: OutputContainer, target: Path) -> dict[int, Any]:
     """Add what is copied as it is; by index of the stream that it comes from."""
     writing.metadata.update(reading.metadata)
@@ -304,6 +311,9 @@ def _add_copied(reading: InputContainer, writing: OutputContainer, target: Path)
         if stream.type in ("audio", "subtitle") and name in writing.supported_codecs:
             copied[stream.index] = writing.add_stream_from_template(stream)
             copied[stream.index].metadata.update(stream.metadata)
+            layout = stream.layout.name if isinstance(stream, AudioStream) else ""
+            if layout in _SPEAKERS:  # AVI doesn't name them, and MP4 must
+                copied[stream.index].codec_context.layout = _SPEAKERS[layout]
         elif stream.type == "audio":
             raise ImageError(f"{target} cannot hold sound of {name}; choose .mkv, which can")
         else:
@@ -319,6 +329,7 @@ def _items(
     reading: InputContainer, video: VideoStream, copied: Mapping[int, Any], source: Path
 ) -> Iterator[Packet[Any] | tuple[VideoFrame, float]]:
     """Give the packets to be copied, and the frames with the seconds since the one before."""
+    first: float | None = None
     last: float | None = None
     with _failing(source, "read"):
         for packet in reading.demux([video, *(reading.streams[index] for index in copied)]):
@@ -330,5 +341,26 @@ def _items(
                 if frame.pts is None or frame.time_base is None:
                     raise ImageError(f"{source} has frames without a time")
                 now = float(frame.pts * frame.time_base)
-                yield frame, 0.0 if last is None else max(0.0, now - last)
-                last = now
+                if last is not None and now <= last:
+                    raise ImageError(
+                        f"{source}: the times of its frames go back; convert it to .mkv or .mp4 "
+                        "first"
+                    )
+                yield frame, 0.0 if last is None else now - last
+                first, last = now if first is None else first, now
+    _refuse_cut_off(reading, video, 0.0 if last is None or first is None else last - first, source)
+
+
+def _refuse_cut_off(
+    reading: InputContainer, video: VideoStream, seconds: float, source: Path
+) -> None:
+    """Refuse a file of which clearly less came than its header says, up to the last frame."""
+    if video.duration is not None and video.time_base is not None:
+        stated = float(video.duration * video.time_base)
+    elif reading.duration is not None and len(reading.streams) == 1:
+        stated = reading.duration / 1e6
+    else:
+        return
+    frame = 1 / float(video.average_rate) if video.average_rate else 0.0
+    if seconds + 3 * frame < 0.9 * stated:
+        raise ImageError(f"{source} is cut off: {seconds:.2f} of {stated:.2f} s can be read")

@@ -346,6 +346,14 @@ class TestFailures:
         assert "no regular file" in results["pipe.png"].error
         assert "cannot be read" in results["link.png"].error
 
+    def test_a_wrong_option_notes_nothing(self, source, out):
+        list(enhance_folder(source, out, "gamma"))
+        before = (out / "manifest.jsonl").read_bytes()
+        with pytest.raises(OptionError, match="strength"):
+            list(enhance_folder(source, out, "gamma", overwrite="always", strength=3, jobs=3))
+        assert (out / "manifest.jsonl").read_bytes() == before
+        assert set(statuses(enhance_folder(source, out, "gamma")).values()) == {"kept"}
+
     def test_what_waits_to_be_taken_is_not_late(self, source, out):
         done = []
         for result in enhance_folder(source, out, "identity", recursive=True, time_limit=2):

@@ -153,6 +153,18 @@ class TestCommand:
             done = cli("compare", folder, "-e", "gamma", "-o", tmp_path / target)
             assert (done.code, word in done.err) == (1, True)
 
+    @pytest.mark.parametrize(
+        "more", [("--strength", "7"), ("-e", "spline-x2", "--strength", "0.5")]
+    )
+    def test_an_option_that_fits_no_picture_leaves_the_page_alone(
+        self, cli, folder, tmp_path, more
+    ):
+        page = tmp_path / "report.html"
+        page.write_text("before", "utf-8")
+        done = cli("compare", folder, "-e", "gamma", "-o", page, *more)
+        assert (done.code, done.err.count("\n")) == (1, 1)
+        assert page.read_text("utf-8") == "before"
+
     def test_all_failed(self, cli, folder, tmp_path):
         page = tmp_path / "report.html"
         done = cli("compare", folder, "-e", "gamma", "-o", page, "--include", "broken.jpg")

@@ -591,3 +591,59 @@ def test_every_format_is_read_and_written(tmp_path):
             path = tmp_path / f"a{suffixes.get(kind, '.' + kind.lower())}"
             write(Image.new("RGB", (16, 16), (9, 99, 199)), path)
             assert decode(path).format == kind
+
+
+class TestWhatIsLeftOut:
+    @pytest.mark.parametrize(
+        ("shape", "photometric", "extra", "left"),
+        [
+            ((8, 8, 4), "rgb", [0], 1),
+            ((8, 8, 6), "rgb", [2, 0, 0], 2),
+            ((8, 8, 2), "minisblack", [0], 1),
+        ],
+    )
+    def test_channels_without_a_meaning(self, tmp_path, shape, photometric, extra, left):
+        array = np.zeros(shape, np.uint8)
+        tifffile.imwrite(
+            tmp_path / "a.tif", array, photometric=photometric, extrasamples=extra, metadata=None
+        )
+        said = rf"{left} of its {shape[2]} channels have no meaning here"
+        with pytest.warns(ImageWarning, match=said):
+            decode(tmp_path / "a.tif")
+
+    def test_tags_of_maps(self, tmp_path):
+        tags = [(33550, "d", 3, (1.0, 1.0, 0.0), True)]
+        pixels = np.zeros((8, 8, 3), np.uint8)
+        tifffile.imwrite(tmp_path / "a.tif", pixels, extratags=tags, metadata=None)
+        with pytest.warns(ImageWarning, match=r"its tags 33550 \(GeoTIFF\) are left out"):
+            decode(tmp_path / "a.tif")
+
+    @pytest.mark.parametrize(
+        ("mark", "said"),
+        [
+            (b"http://ns.adobe.com/xmp/extension/\0", "longer than 64 KB is not kept"),
+            (b"http://ns.adobe.com/xap/1.0/\0<x hdrgm:Version='1'/>", "gain map .* is not kept"),
+        ],
+    )
+    def test_of_a_jpeg(self, mark, said):
+        buffer = io.BytesIO()
+        segment = b"\xff\xe1" + struct.pack(">H", 2 + len(mark)) + mark
+        Image.new("RGB", (8, 8)).save(buffer, "JPEG", extra=segment)
+        with pytest.warns(ImageWarning, match=said):
+            decode(buffer.getvalue())
+
+    def test_a_jpeg_of_very_many_scans_is_refused(self):
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 64)).save(buffer, "JPEG", progressive=True)
+        whole = buffer.getvalue()
+        assert decode(whole).size == (64, 64)
+        start = whole.rindex(b"\xff\xda")
+        scan = whole[start:-2]
+        with pytest.raises(ImageError, match=r"\d+ scans, of which each costs"):
+            decode(whole[:-2] + scan * 200 + whole[-2:])
+
+    def test_colours_that_alpha_hides_stay_in_a_webp(self, tmp_path):
+        array = pixels(4, np.uint8)
+        array[:8, :, 3] = 0
+        write(Image.fromarray(array), tmp_path / "a.webp")
+        np.testing.assert_array_equal(np.asarray(decode(tmp_path / "a.webp")), array)

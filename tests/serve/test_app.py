@@ -181,6 +181,22 @@ class TestAccept:
         refused(enhance(client, encoded(photo()), "image/gif"), 406, "image/gif", "image/png")
         refused(enhance(client, encoded(photo()), "image/png;q=0"), 406)
 
+    def test_accept_in_several_lines(self, client):
+        lines = [("Accept", "text/html"), ("Accept", "image/png")]
+        found = client.post("/v1/enhance", content=encoded(photo(), "WEBP"), headers=lines)
+        assert found.headers["content-type"] == "image/png"
+
+    def test_anything_but_what_was_sent(self, client):
+        found = enhance(client, encoded(photo(), "JPEG"), "image/jpeg;q=0, image/*")
+        assert found.headers["content-type"] == "image/png"
+
+    def test_a_warning_that_no_header_can_hold(self, client):
+        profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+        profile[16:20] = b"\0\x1b[m"
+        found = enhance(client, encoded(photo(), "JPEG", icc_profile=bytes(profile)))
+        assert found.status_code == 200
+        assert "x1b[m" in found.headers["enhancekit-warning"]
+
     def test_a_form(self, client):
         response = client.post("/v1/enhance", files={"file": ("a.png", encoded(photo()))})
         refused(response, 415, "--data-binary")
@@ -327,6 +343,8 @@ class TestToken:
         assert response.headers["www-authenticate"] == "Bearer"
 
     def test_it_lets_in(self, client):
+        headers = {"Authorization": f"bearer {self.TOKEN}"}
+        assert client.get("/metrics", headers=headers).status_code == 200
         headers = {"Authorization": f"Bearer {self.TOKEN}"}
         for path in ("/v1/enhancers", "/metrics", "/openapi.json"):
             assert client.get(path, headers=headers).status_code == 200
@@ -361,8 +379,13 @@ class TestAround:
 
     def test_the_page_is_asked_for_once(self, client):
         tag = client.get("/style.css").headers["etag"]
-        again = client.get("/style.css", headers={"If-None-Match": tag})
-        assert (again.status_code, again.content) == (304, b"")
+        for known in (tag, f"W/{tag}", f'"other", {tag}'):
+            again = client.get("/style.css", headers={"If-None-Match": known})
+            assert (again.status_code, again.content) == (304, b"")
+        assert client.get("/style.css", headers={"If-None-Match": '"other"'}).status_code == 200
+
+    def test_no_address_is_corrected(self, client):
+        assert client.post("/v1/enhance/", follow_redirects=False).status_code == 404
 
     def test_enhancers(self, client):
         found = client.get("/v1/enhancers").json()

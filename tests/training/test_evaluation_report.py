@@ -334,7 +334,7 @@ class TestCommandLine:
         [
             (("--protocol", "lab"), "no protocol is called 'lab'; there are rgb, lol, y-border2"),
             (("--metric", "psrn"), "psrn"),
-            (("--data", "nowhere"), "nowhere holds neither low/ and high/"),
+            (("--data", "nowhere"), "nowhere is not a folder"),
             (("--protocol", "y-border2", "--metric", "delta_e"), "luma alone"),
         ],
     )

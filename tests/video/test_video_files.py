@@ -329,3 +329,49 @@ def test_memory_does_not_grow_with_the_length(tmp_path, identity):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 5 * 48 * 64 * 3  # far less than the fifty frames more
+
+
+def test_one_that_is_cut_off_is_refused(tmp_path, identity):
+    whole = make(tmp_path / "a.webm", scene(25), codec="libvpx-vp9", sound="", rate=25)
+    data = whole.read_bytes()
+    (tmp_path / "cut.webm").write_bytes(data[: len(data) // 3])
+    with pytest.raises(
+        ImageError, match=r"cut.webm (is cut off: 0\.\d+ of 1\.0\d s|cannot be read)"
+    ):
+        enhance_video(tmp_path / "cut.webm", tmp_path / "b.webm", identity)
+    assert not (tmp_path / "b.webm").exists()
+
+
+def test_what_phones_say_of_themselves_is_kept(tmp_path, identity):
+    said = {"com.apple.quicktime.make": "Acme", "com.apple.quicktime.location.ISO6709": "+52+013/"}
+    plain = make(tmp_path / "plain.mov", scene(3), sound="")
+    with (
+        av.open(str(plain)) as given,
+        av.open(str(tmp_path / "a.mov"), "w", options={"movflags": "use_metadata_tags"}) as file,
+    ):
+        file.metadata.update(said)
+        stream = file.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                file.mux(packet)
+    enhance_video(tmp_path / "a.mov", tmp_path / "b.mov", identity)
+    with av.open(str(tmp_path / "b.mov")) as file:
+        assert said.items() <= file.metadata.items()
+
+
+def test_sound_whose_speakers_are_not_named(tmp_path, identity):
+    with av.open(str(tmp_path / "a.avi"), "w") as file:
+        video = file.add_stream("mjpeg", rate=10)
+        video.width, video.height, video.pix_fmt = 32, 32, "yuvj420p"
+        sound = file.add_stream("pcm_s16le", rate=8000, layout="stereo")
+        for pixels in scene(4, 32, 32):
+            picture = av.VideoFrame.from_ndarray(pixels).reformat(format="yuvj420p")
+            file.mux(video.encode(picture))
+        file.mux(video.encode(None))
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 6400), np.int16), "s16", "stereo")
+        tone.sample_rate, tone.pts = 8000, 0
+        file.mux(sound.encode(tone))
+    enhance_video(tmp_path / "a.avi", tmp_path / "b.mp4", identity)
+    with av.open(str(tmp_path / "b.mp4")) as file:
+        assert file.streams.audio[0].codec_context.layout.name == "stereo"
