@@ -21,7 +21,7 @@ VARIANTS = (
         default=True,
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn.safetensors",
-            sha256="776965c3ccd6d5d4011daa55209410eb07e2248aae4f3e8146e662627cbf8253",
+            sha256="c11416b9be496fbb966d10733065d094feec34c31ab5040dd38951790d9321ee",
         ),
         train_hint=_TRAIN.format("mfnn"),
     ),
@@ -34,7 +34,7 @@ VARIANTS = (
         controls=_CONTROLS,
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-lite.safetensors",
-            sha256="5101a9108610c330f8f03c5dacd747736aafea46c4f8c8816a03b090d1f8b82d",
+            sha256="4bd3881c0b5d804831bb4827ec96978adff701109f4506c281b925be253d74c4",
         ),
         train_hint=_TRAIN.format("mfnn-lite"),
     ),
