@@ -19,19 +19,7 @@ __all__ = [
     "SpecError",
     "UnknownNameError",
     "WeightsError",
-    "first_line",
 ]
-
-
-def first_line(error: BaseException) -> str:
-    r"""Return the first line of what an exception says, or its kind if it says nothing.
-
-    Examples
-    --------
-    >>> first_line(ValueError("no\nway")), first_line(MemoryError())
-    ('no', 'MemoryError')
-    """
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class EnhanceKitError(Exception):

@@ -15,9 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from enhancekit.errors import OptionError, UnknownNameError, WeightsError, first_line
+from enhancekit.errors import OptionError, UnknownNameError, WeightsError
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.loading import load
+from enhancekit.plain import first_line
 from enhancekit.plugins import host
 from enhancekit.registry import Entry, Provider
 from enhancekit.weights import Card, read_card

@@ -1,4 +1,4 @@
-"""Values as strict JSON: what the standard has no number for becomes text."""
+"""Values as strict JSON, where no standard number becomes text, and errors as one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-__all__ = ["to_json"]
+__all__ = ["first_line", "to_json"]
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
@@ -28,3 +28,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of what an exception says, or its kind if it says nothing.
+
+    Examples
+    --------
+    >>> first_line(ValueError("no\nway")), first_line(MemoryError())
+    ('no', 'MemoryError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

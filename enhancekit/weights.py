@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from enhancekit.atomic import replacing
-from enhancekit.errors import WeightsError, first_line
+from enhancekit.errors import WeightsError
+from enhancekit.plain import first_line
 from enhancekit.specs import WeightsSpec
 
 __all__ = ["Card", "load_weights", "normalised", "read_card", "save_weights", "shipped"]

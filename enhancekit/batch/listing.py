@@ -87,7 +87,8 @@ def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: 
     folder : Path
         Where to look.
     recursive : bool
-        Look in its subfolders, too; links to folders are not followed, with a warning.
+        Look in its subfolders, too; links to folders, and folders with the results of an earlier
+        run, are not entered, with a warning.
     include : sequence of str
         Shell patterns of which one must match, in either case; against the name, or against the
         relative path if the pattern has a ``/``. Empty: every suffix of a format that is read.
@@ -119,11 +120,13 @@ def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: 
         inside = []
         for name in sorted(folders) if recursive else ():
             path = Path(place, name)
-            if name.startswith("."):
+            if name.startswith(".") or path.resolve() == skip:
                 continue
             if path.is_symlink():
                 warnings.warn(f"{path} is a link to a folder and is not followed", stacklevel=2)
-            elif path.resolve() != skip:
+            elif (path / "manifest.jsonl").exists():
+                warnings.warn(f"{path} holds results of an earlier run, left out", stacklevel=2)
+            else:
                 inside.append(name)
         folders[:] = inside
         shown = [Path(place, name) for name in names if not name.startswith(".")]

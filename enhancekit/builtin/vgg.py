@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from enhancekit.builtin.losses import PictureLoss, Reduction
-from enhancekit.errors import OptionError, WeightsError, first_line
+from enhancekit.errors import OptionError, WeightsError
+from enhancekit.plain import first_line
 
 __all__ = ["VGG19_URL", "VGGLoss", "vgg19_trunk"]
 

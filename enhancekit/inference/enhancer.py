@@ -21,7 +21,7 @@ from enhancekit.registry import Entry
 from enhancekit.specs import EnhancerSpec
 from enhancekit.weights import Card, save_weights
 
-__all__ = ["Enhancer", "Run"]
+__all__ = ["Enhancer", "Run", "is_number"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,14 @@ Run = Callable[[Source, torch.dtype, Mapping[str, float]], Iterator[Part]]
 what came before."""
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Tell whether a value is a real number, which true and false are not.
+
+    Examples
+    --------
+    >>> is_number(2), is_number(True), is_number("2")
+    (True, False, False)
+    """
     return isinstance(value, Real) and not isinstance(value, bool)  # numpy's too
 
 
@@ -128,7 +135,7 @@ class Enhancer:
         PluginError
             If a plugin's code fails; names the block and the plugin.
         """
-        if not _is_number(strength) or not 0 <= strength <= 1:
+        if not is_number(strength) or not 0 <= strength <= 1:
             raise OptionError(f"strength lies between 0 (as it came) and 1, not {strength!r}")
         strength = float(strength)
         if strength < 1 and self.entry.spec.scale > 1:
@@ -278,7 +285,7 @@ class Enhancer:
                     + (", ".join(sorted(known)) or "none")
                 )
             low, high = known[name]
-            if not _is_number(value):
+            if not is_number(value):
                 raise OptionError(f"{name} is a number between {low:g} and {high:g}, not {value!r}")
             if not low <= value <= high:
                 raise OptionError(f"{name} lies between {low:g} and {high:g}, not {value}")

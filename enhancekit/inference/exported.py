@@ -14,13 +14,14 @@ from typing import Any
 import torch
 
 from enhancekit._version import __version__
-from enhancekit.errors import EnhanceKitError, OptionError, WeightsError, first_line
+from enhancekit.errors import EnhanceKitError, OptionError, WeightsError
 from enhancekit.inference.apply import network_parts
 from enhancekit.inference.compiled import CompiledFile
 from enhancekit.inference.device import choose_precision
 from enhancekit.inference.engines import choose_engine, need_cpu
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.parts import Part, Source
+from enhancekit.plain import first_line
 from enhancekit.registry import Entry, Provider
 from enhancekit.specs import EnhancerSpec, SizeRequirements
 from enhancekit.weights import Card

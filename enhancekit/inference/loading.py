@@ -21,7 +21,7 @@ from enhancekit.errors import (
 )
 from enhancekit.inference.assembly import choose_place, network_enhancer
 from enhancekit.inference.device import choose_precision
-from enhancekit.inference.enhancer import Enhancer
+from enhancekit.inference.enhancer import Enhancer, is_number
 from enhancekit.inference.network import (
     build_network,
     refuse_unknown_options,
@@ -176,8 +176,12 @@ def _load_function(
         raise OptionError(f"{entry} is a function; it has no weights")
     function = entry.target()
     config = {**entry.spec.config, **options}
-    known = list(inspect.signature(function).parameters)[1:]
-    refuse_unknown_options(entry, config, sorted(known))
+    known = list(inspect.signature(function).parameters.values())[1:]
+    refuse_unknown_options(entry, config, sorted(p.name for p in known))
+    for option in known:
+        value = config.get(option.name, option.default)
+        if is_number(option.default) and not is_number(value):
+            raise OptionError(f"{entry}: {option.name} is a number, not {value!r}")
     apply = partial(function, **config)
 
     def one(picture: Tensor) -> Tensor:

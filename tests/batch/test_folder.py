@@ -354,6 +354,12 @@ class TestFailures:
         assert (out / "manifest.jsonl").read_bytes() == before
         assert set(statuses(enhance_folder(source, out, "gamma")).values()) == {"kept"}
 
+    def test_results_of_an_earlier_run_are_left_out(self, source):
+        list(enhance_folder(source, source / "first", "gamma", recursive=True))
+        with pytest.warns(UserWarning, match=r"in/first holds results of an earlier run, left out"):
+            second = statuses(enhance_folder(source, source / "second", "gamma", recursive=True))
+        assert not [name for name in second if "first" in str(name)]
+
     def test_what_waits_to_be_taken_is_not_late(self, source, out):
         done = []
         for result in enhance_folder(source, out, "identity", recursive=True, time_limit=2):

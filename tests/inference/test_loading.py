@@ -106,6 +106,11 @@ class TestOptions:
         with pytest.raises(OptionError, match=r"builtin:gamma .*no option gama; it has gamma"):
             enhancekit.load("gamma", gama=2)
 
+    @pytest.mark.parametrize("value", ["abc", None, True])
+    def test_no_number_where_a_function_needs_one(self, value):
+        with pytest.raises(OptionError, match=f"gamma is a number, not {value!r}"):
+            enhancekit.load("gamma", gamma=value)
+
     def test_unknown_to_a_function_without_any(self):
         with pytest.raises(OptionError, match="no option gamma; it has none"):
             enhancekit.load("identity", gamma=2)

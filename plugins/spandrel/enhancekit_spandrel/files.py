@@ -119,6 +119,8 @@ def spandrel() -> ModuleType:
 
 def _refuse_format(path: Path, allow_pickle: bool) -> None:
     suffix = path.suffix.lower()
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist")
     if suffix == ".safetensors" or (suffix in _PICKLES and allow_pickle):
         return
     if suffix in _PICKLES:

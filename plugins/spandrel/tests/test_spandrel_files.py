@@ -146,6 +146,10 @@ class TestPrecision:
 
 
 class TestRefused:
+    def test_a_missing_pickle(self, tmp_path):
+        with pytest.raises(WeightsError, match=r"a\.pth does not exist"):
+            load(tmp_path / "a.pth")
+
     def test_missing(self, tmp_path):
         with pytest.raises(WeightsError, match=r"a\.safetensors does not exist"):
             load(tmp_path / "a.safetensors")
@@ -166,6 +170,7 @@ class TestRefused:
             load(tmp_path / "a.safetensors")
 
     def test_other_formats(self, tmp_path):
+        (tmp_path / "a.onnx").touch()
         with pytest.raises(WeightsError, match=r"a\.onnx is no \.safetensors file"):
             load(tmp_path / "a.onnx", allow_pickle=True)
 
