@@ -191,10 +191,9 @@ def _load_function(
         except EnhanceKitError:
             raise
         except Exception as error:  # a plugin's function may raise anything
-            given_options = ", ".join(f"{k}={v!r}" for k, v in config.items())
-            raise PluginError(
-                f"{entry}, called with ({given_options}), failed: {type(error).__name__}: {error}"
-            ) from error
+            said = ", ".join(f"{k}={v!r}" for k, v in config.items())
+            called = f", called with {said}," if said else ""
+            raise PluginError(f"{entry}{called} failed: {type(error).__name__}: {error}") from error
         wanted = (given.shape[0] * entry.spec.scale, given.shape[1] * entry.spec.scale, 3)
         if done.shape != wanted:
             raise PluginError(

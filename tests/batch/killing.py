@@ -26,9 +26,9 @@ def child(source: Path, out: Path, log: int) -> int:
     if number == 0:
         write = work.write
 
-        def noting(picture, staged, encoding):
+        def noting(picture, staged, *args, **kwargs):
             os.write(log, f"{staged.parent.parent.name}\n".encode())
-            write(picture, staged, encoding)
+            write(picture, staged, *args, **kwargs)
 
         work.write = noting
         list(enhance_folder(source, out, "gamma", jobs=JOBS))

@@ -283,9 +283,7 @@ class TestSizes:
             raise KeyError("oh")
 
         monkeypatch.setattr("enhancekit.builtin.classical.identity", broken)
-        with pytest.raises(
-            PluginError, match=r"builtin:identity .*called with \(\), failed: KeyError"
-        ):
+        with pytest.raises(PluginError, match=r"builtin:identity .*failed: KeyError"):
             enhancekit.load("identity").enhance(np.zeros((5, 5, 3), np.uint8))
 
 

@@ -25,7 +25,9 @@ def test_the_enhancers_differ_by_one_argument() -> None:
     named = enhancekit.load("small-fast", pretrained=False)
     swapped = enhancekit.load("small-scr", block="acme:fast", pretrained=False)
     original = enhancekit.load("small-scr", pretrained=False)
-    sizes = [sum(p.numel() for p in e.module.parameters()) for e in (named, swapped, original)]
+    sizes = [
+        sum(p.numel() for p in e.module.trunks.parameters()) for e in (named, swapped, original)
+    ]
     assert sizes[0] == sizes[1] < 0.6 * sizes[2]
 
 
