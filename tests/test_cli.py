@@ -100,6 +100,16 @@ class TestProcess:
         assert line.startswith(f"error: {notes}: not a picture")
         assert list(out.iterdir()) == []
 
+    def test_in_a_pipe_names_stand_in_one_piece(self, tmp_path):
+        name = f"{'long' * 40}.png"
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / name).write_text("no picture")
+        done = shell("enhance", tmp_path / "in", "-o", tmp_path / "out", "-e", "gamma")
+        assert done.returncode == 1
+        (line,) = [line for line in done.stderr.splitlines() if name in line]
+        assert "not a picture" in line
+        assert line == line.rstrip()
+
     def test_a_broken_plugin_is_a_warning(self, make_plugin):
         plugin = make_plugin("raise OSError('no licence')")
         done = shell("list", "--json", path=plugin.path)

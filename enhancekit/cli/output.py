@@ -31,7 +31,7 @@ def print_table(
     *,
     error: bool = False,
 ) -> None:
-    """Print a table, on standard error if asked; narrow terminals wrap its cells."""
+    """Print a table, on standard error if asked; narrow terminals alone wrap its cells."""
     from rich.console import Console
     from rich.table import Table
 
@@ -41,9 +41,14 @@ def print_table(
     for row in rows:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
     console = Console(stderr=error)
-    if not console.is_terminal:  # in a log or a pipe a name shall stand in one piece
-        console.width = _ENDLESS
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    console.width = _ENDLESS  # in a log or a pipe a name shall stand in one piece
+    with console.capture() as captured:
+        console.print(table)
+    lines = captured.get().splitlines()
+    typer.echo("\n".join(line.rstrip() for line in lines), err=error)
 
 
 def progress() -> Progress:
