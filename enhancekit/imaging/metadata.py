@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, TiffTags
 from enhancekit.errors import ImageWarning
 
 __all__ = [
+    "IPTC_TAG",
     "captions",
     "described",
     "examined",
@@ -44,7 +45,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_IPTC = 33723
+IPTC_TAG = 33723
+"""Of IPTC captions in a TIFF."""
 _IPTC_RESOURCE = 0x0404
 _EXIF_BEGINS = b"Exif\0\0"
 _PROFILES = ("XML:com.adobe.xmp", "Raw profile type exif")
@@ -247,10 +249,10 @@ def captions(directory: TiffImagePlugin.ImageFileDirectory_v2) -> dict[str, byte
     >>> captions(TiffImagePlugin.ImageFileDirectory_v2())
     {}
     """
-    if _IPTC not in directory:
+    if IPTC_TAG not in directory:
         return {}
-    directory.tagtype[_IPTC] = TiffTags.UNDEFINED
-    return {"iptc": bytes(directory[_IPTC])}
+    directory.tagtype[IPTC_TAG] = TiffTags.UNDEFINED
+    return {"iptc": bytes(directory[IPTC_TAG])}
 
 
 def described(exif: Image.Exif) -> dict[str, bytes]:

@@ -16,14 +16,14 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from enhancekit.errors import ImageError, ImageWarning
 from enhancekit.imaging.deep import checked, codecs
-from enhancekit.imaging.metadata import captions, described
+from enhancekit.imaging.metadata import IPTC_TAG, captions, described
 
 __all__ = ["TiffLayout", "flat_tags", "pages_of", "read_tiff", "save_tiff"]
 
 # tifffile tells of damage by its log as well as by exceptions; the latter are enough here
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-_OFFSETS, _COUNTS, _XMP, _IPTC, _ICC = 273, 279, 700, 33723, 34675
+_OFFSETS, _COUNTS, _XMP, _ICC = 273, 279, 700, 34675
 _STRIP = 2**20
 """Bytes of a strip before it is compressed, about."""
 _COMPRESSIONS = (1, 5, 8, 32773, 32946, 34925, 50000)
@@ -316,7 +316,7 @@ def _describe(directory: ImageFileDirectory_v2, kept: dict[str, Any]) -> None:
     for name, tag, kind in (
         ("icc_profile", _ICC, TiffTags.UNDEFINED),
         ("xmp", _XMP, TiffTags.BYTE),
-        ("iptc", _IPTC, TiffTags.UNDEFINED),
+        ("iptc", IPTC_TAG, TiffTags.UNDEFINED),
     ):
         if name in kept:
             directory.tagtype[tag] = kind

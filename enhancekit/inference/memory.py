@@ -72,7 +72,7 @@ class _Live(TorchDispatchMode):
     def _note(self, made: Tensor) -> None:
         try:
             storage = made.untyped_storage()
-        except RuntimeError:  # NotImplementedError is one: sparse, or another library's
+        except RuntimeError:  # sparse, or another library's: it shows no storage
             return
         place, size = storage.data_ptr(), storage.nbytes()
         if place not in self._tensors:  # else a view

@@ -35,10 +35,9 @@ OPTIONS = {
 
 _CHOICES = {
     "mode": ("exact", "fast"),
-    "subsampling": ("4:4:4", "4:2:2", "4:2:0"),
     "lossless": ("false", "true"),
-    "metadata": ("keep", "strip"),
 }
+"""Values of the options that `Encoding` does not check."""
 
 
 _LOSSLESS = ("PNG", "WEBP", "TIFF")

@@ -68,8 +68,6 @@ def load_model(
     _refuse_format(path, allow_pickle)
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except FileNotFoundError:
-        raise WeightsError(f"model file {path} does not exist") from None
     except OSError as error:
         raise WeightsError(f"model file {path} cannot be read: {error.strerror}") from error
     descriptor = _described(path)
@@ -119,8 +117,8 @@ def spandrel() -> ModuleType:
 
 def _refuse_format(path: Path, allow_pickle: bool) -> None:
     suffix = path.suffix.lower()
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist")
+    if not path.exists():
+        raise WeightsError(f"model file {path} does not exist")
     if suffix == ".safetensors" or (suffix in _PICKLES and allow_pickle):
         return
     if suffix in _PICKLES:
