@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -42,26 +42,57 @@ def _unchanged(part: Any, kind: type[nn.Module]) -> bool:
     return isinstance(part, kind) and type(part).forward is kind.forward
 
 
-def _shrink(picture: Tensor, scale: int) -> Tensor:
-    """Shrink by an even number as antialiased bilinear interpolation does, (N, C, H, W).
+def _triangle(t: Tensor) -> Tensor:
+    return (1 - t).clamp(min=0)
+
+
+def _cubic(t: Tensor, a: float = -0.5) -> Tensor:
+    """Give Keys' kernel at distances t >= 0; a is -0.5 where bicubic interpolation shrinks."""
+    near = ((a + 2) * t - (a + 3)) * t**2 + 1
+    far = a * (((t - 5) * t + 8) * t - 4)
+    return torch.where(t < 1, near, torch.where(t < 2, far, torch.zeros_like(t)))
+
+
+def _in_32_bits(device: str) -> AbstractContextManager[object]:
+    known = torch.amp.is_autocast_available(device)  # "meta", used to count, knows no autocast
+    return torch.autocast(device, enabled=False) if known else nullcontext()
+
+
+def _shrink(
+    picture: Tensor, scale: int, kernel: Callable[[Tensor], Tensor] = _triangle, reach: int = 1
+) -> Tensor:
+    """Shrink as antialiased interpolation by a kernel does, (N, C, H, W).
 
     Written as a convolution it has an ONNX form and takes half the time; what a kernel reaches
     beyond the picture is left out and the rest weighed up.
     """
-    rising = torch.arange(1, 2 * scale, 2, dtype=picture.dtype, device=picture.device)
-    taps = torch.cat((rising, rising.flip(0)))
+    count = 2 * reach * scale - scale % 2
+    places = torch.arange(count, dtype=picture.dtype, device=picture.device) - (count - 1) / 2
+    taps = kernel(places.abs() / scale)
+    padding = (count - scale) // 2
 
     def present(size: int) -> Tensor:
         ones = picture.new_ones(1, 1, size)
-        return F.conv1d(ones, taps.view(1, 1, -1), stride=scale, padding=scale // 2)
+        return F.conv1d(ones, taps.view(1, 1, -1), stride=scale, padding=padding)
 
-    channels, device = picture.shape[1], picture.device.type
-    known = torch.amp.is_autocast_available(device)  # "meta", used to count, knows no autocast
-    kernel = torch.outer(taps, taps).expand(channels, 1, -1, -1)
-    with torch.autocast(device, enabled=False) if known else nullcontext():
-        total = F.conv2d(picture, kernel, stride=scale, padding=scale // 2, groups=channels)
+    channels = picture.shape[1]
+    weight = torch.outer(taps, taps).expand(channels, 1, -1, -1)
+    with _in_32_bits(picture.device.type):
+        total = F.conv2d(picture, weight, stride=scale, padding=padding, groups=channels)
         height, width = present(picture.shape[2]), present(picture.shape[3])
     return total / (height.view(1, 1, -1, 1) * width.view(1, 1, 1, -1))
+
+
+def _enlarge(picture: Tensor, scale: int) -> Tensor:
+    """Enlarge as bicubic interpolation does, (N, C, H, W), in a third of its time."""
+    places = (torch.arange(scale, dtype=picture.dtype, device=picture.device) + 0.5) / scale - 0.5
+    taps = _cubic((places[:, None] - torch.arange(-2, 3, device=picture.device)).abs(), a=-0.75)
+    channels = picture.shape[1]
+    weight = torch.einsum("iy,jx->ijyx", taps, taps).reshape(scale**2, 1, 5, 5)
+    with _in_32_bits(picture.device.type):
+        padded = F.pad(picture, (2, 2, 2, 2), mode="replicate")
+        phases = F.conv2d(padded, weight.repeat(channels, 1, 1, 1), groups=channels)
+    return F.pixel_shuffle(phases, scale)
 
 
 def _half(features: Tensor) -> Tensor:
@@ -112,6 +143,10 @@ class MFNN(nn.Module):
         together, and put them together at the end: the largest scale is then 1/pack.
     scale : int
         How many times the input's height and width the output has.
+    back_projection : bool
+        Shrink the enlarged picture again by an antialiased bicubic kernel and add, enlarged, what
+        is then missing of the one given (Irani & Peleg, CVGIP 1991). For pictures that were
+        shrunk that way or nearly so: it brings noise back, too.
 
     Notes
     -----
@@ -149,18 +184,22 @@ class MFNN(nn.Module):
         checkpointing: bool = False,
         pack: int = 1,
         scale: int = 1,
+        back_projection: bool = False,
     ) -> None:
         super().__init__()
         if min(pack, scale) < 1:
             raise OptionError(f"pack and scale are at least 1, not {pack} and {scale}")
         if scale > 1 and output != "residual":
             raise OptionError(f"scale={scale} needs output='residual', not {output!r}")
+        if back_projection and scale == 1:
+            raise OptionError("back_projection needs a scale above 1")
         if width < 2 or width % 2:
             raise OptionError(f"width must be an even number of at least 2, not {width}")
         if not 1 <= len(counts) <= 3 or min(counts) < 0:
             raise OptionError(f"counts needs 1 to 3 numbers of at least 0, not {tuple(counts)}")
         self.scales = len(counts)
         self.output, self.pack, self.scale = output, pack, scale
+        self.back_projection = back_projection
         # any class with the methods that `enhancekit_mfnn.context` lists
         self.context_block: Any = _part("context", context) if context else None
         self.context_grid = getattr(self.context_block, "context_grid", None) if context else 0
@@ -268,10 +307,11 @@ class MFNN(nn.Module):
         if self.pack * self.scale > 1:
             y = F.pixel_shuffle(y, self.pack * self.scale)
         if self.output == "residual":
-            base = _crop(seen[:, :3], margins, left[0])
-            if self.scale > 1:
-                base = F.interpolate(base.float(), scale_factor=float(self.scale), mode="bicubic")
+            given = _crop(seen[:, :3], margins, left[0])
+            base = _enlarge(given.float(), self.scale) if self.scale > 1 else given
             y = base + 0.1 * y  # a tenth: Adam moves the last layer as fast as all others
+            if self.back_projection:
+                y = y + _enlarge(given - _shrink(y, self.scale, _cubic, reach=2), self.scale)
         y = _crop(y, tuple(m * self.scale for m in left[0]), (0, 0, 0, 0))
         # infinity becomes NaN, so that an overflow is noticed and not taken for black or white
         return y if self.training else y.clamp(0, 1) + 0 * y
@@ -301,8 +341,8 @@ class MFNN(nn.Module):
                 beyond += int(self.decoders[k].halo) * 2**k  # type: ignore[arg-type]
             doubling = 2 ** (k + 1) if k < self.scales - 1 else 0
             reach = beyond + max(int(trunk.halo) * 2**k, doubling)  # type: ignore[arg-type]
-            # as in `_halo`; and rounded up to whole pixels of the coarsest scale
-            reach = max((reach + 1) * self.pack - 1, 2 if self.scale > 1 else 0)
+            # rounded up to whole pixels of the coarsest scale
+            reach = self._with_base((reach + 1) * self.pack - 1)
             kept.append(-(-reach // unit) * unit)
             beyond += doubling
         # a coarser scale is cropped to what a finer one needs, so it can't have less
@@ -327,5 +367,10 @@ class MFNN(nn.Module):
             if k < len(self.decoders):
                 total += int(self.decoders[k].halo) * 2**k  # type: ignore[arg-type]
         total += int(self.head.halo)  # type: ignore[arg-type]
-        # a packed place looks at pack pixels; the interpolation in front of a residual at two
-        return max(total * self.pack + self.pack - 1, 2 if self.scale > 1 else 0)
+        return self._with_base((total + 1) * self.pack - 1)  # a packed place looks at pack pixels
+
+    def _with_base(self, reach: int) -> int:
+        """Count what stands beside the network in an enlarged picture, two pixels for a kernel."""
+        if self.scale == 1:
+            return reach
+        return max(reach, 2) + (4 if self.back_projection else 0)

@@ -40,6 +40,20 @@ def test_it_computes_the_same(small, tmp_path, more):
     torch.testing.assert_close(after.enhance(x), before.enhance(x), rtol=0, atol=1e-5)
 
 
+def test_back_projection_may_be_added(tmp_path):
+    enlarging = {"width": 4, "counts": (1, 1, 1), "scale": 2}
+    state = MFNN(**enlarging).state_dict()
+    card = Card(name="mfnn-sr-x2", backbone="mfnn:mfnn", config=normalised(enlarging))
+    save_weights(tmp_path / "small.safetensors", state, card)
+    options = {"width": 4, "counts": (1, 1, 1), "back_projection": True}
+    written = ["width = 4", "counts = [1, 1, 1]", "back_projection = true"]
+    GROW("mfnn-sr-x2", tmp_path / "small.safetensors", tmp_path / "out.safetensors", written)
+    grown = enhancekit.load("mfnn-sr-x2", weights=tmp_path / "out.safetensors", **options)
+    assert grown.module.back_projection
+    for name, parameter in grown.module.state_dict().items():
+        assert torch.equal(parameter, state[name])
+
+
 @pytest.mark.parametrize("less", ["counts = [1, 0, 1]", "width = 2"])
 def test_it_never_shrinks(small, tmp_path, less):
     options = {"width": "width = 4", "counts": "counts = [1, 1, 1]", "pack": "pack = 2"}

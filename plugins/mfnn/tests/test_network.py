@@ -43,6 +43,8 @@ CONFIGS = {
     "packed, fine most": {"width": 4, "counts": (4, 1), "pack": 2},
     "twice": {"width": 4, "counts": (1, 1), "scale": 2},
     "packed and thrice": {"width": 4, "counts": (1,), "pack": 2, "scale": 3},
+    "twice, back": {"width": 4, "counts": (1, 1), "scale": 2, "back_projection": True},
+    "thrice, back": {"width": 2, "counts": (0,), "scale": 3, "back_projection": True},
 }
 
 
@@ -233,6 +235,21 @@ class TestFormulas:
         z = described(network.state_dict(), taken_apart(x, pack), (0, 1), slope=0.1)
         wanted = (cubic(x, scale) + 0.1 * put_together(z, pack * scale)).clamp(0, 1)
         torch.testing.assert_close(network(x), wanted, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize(("scale", "pack"), [(2, 1), (3, 1), (2, 2)])
+    def test_back_projection_adds_what_is_missing_of_the_picture(self, scale, pack):
+        config = {"width": 4, "counts": (0, 1), "scale": scale, "pack": pack}
+        plain = randomised(MFNN(**config)).train()  # nothing is clipped in training
+        back = randomised(MFNN(**config, back_projection=True)).train()
+        x = noise(2, 3, 6 * pack, 10 * pack)
+        y = plain(x)
+        size = x.shape[2:]
+        shrunk = F.interpolate(y, size=size, mode="bicubic", antialias=True)
+        wanted = y + cubic(x - shrunk, scale)
+        assert (wanted - y).abs().max() > 0.01
+        torch.testing.assert_close(back(x), wanted, rtol=1e-4, atol=1e-5)
+        again = F.interpolate(back(x), size=size, mode="bicubic", antialias=True)
+        assert (again - x).square().mean() < 0.3 * (shrunk - x).square().mean()
 
     @pytest.mark.parametrize("scale", [2, 3])
     def test_untrained_it_gives_cubic_interpolation(self, scale):
@@ -490,6 +507,10 @@ class TestErrors:
     def test_a_sigmoid_has_no_picture_to_enlarge(self):
         with pytest.raises(OptionError, match="scale=2 needs output='residual', not 'sigmoid'"):
             MFNN(4, (1, 1), scale=2, output="sigmoid")
+
+    def test_back_projection_needs_something_enlarged(self):
+        with pytest.raises(OptionError, match="back_projection needs a scale above 1"):
+            MFNN(4, (1, 1), back_projection=True)
 
     def test_sizes_that_squares_do_not_fit_are_padded(self):
         enhancer = enhancekit.load("mfnn-denoise", pretrained=False, width=2, counts=(0, 1, 1))
