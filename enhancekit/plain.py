@@ -1,12 +1,13 @@
-"""Values as strict JSON, where no standard number becomes text, and errors as one line."""
+"""Small questions about plain values: as strict JSON, as one line, a number or not."""
 
 from __future__ import annotations
 
 import json
 import math
+from numbers import Real
 from typing import Any
 
-__all__ = ["first_line", "to_json"]
+__all__ = ["first_line", "is_number", "to_json"]
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
@@ -39,3 +40,14 @@ def first_line(error: BaseException) -> str:
     ('no', 'MemoryError')
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a real number, which true and false are not.
+
+    Examples
+    --------
+    >>> is_number(2), is_number(True), is_number("2")
+    (True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool)  # numpy's too

@@ -9,7 +9,6 @@ import os
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from numbers import Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from enhancekit.atomic import replacing
 from enhancekit.errors import WeightsError
-from enhancekit.plain import first_line
+from enhancekit.plain import first_line, is_number
 from enhancekit.specs import WeightsSpec
 
 __all__ = ["Card", "load_weights", "normalised", "read_card", "save_weights", "shipped"]
@@ -158,7 +157,7 @@ def _check(card: Card, path: str | os.PathLike[str]) -> None:
         kind, called = (Mapping, "table") if each.name in tables else (str, "text")
         if not isinstance(getattr(card, each.name), kind):
             raise WeightsError(f"{path}: {each.name} of its model card is no {called}")
-    if not all(isinstance(value, Real) for value in card.parity_db.values()):
+    if not all(is_number(value) for value in card.parity_db.values()):
         raise WeightsError(f"{path}: parity_db of its model card holds what is no number")
 
 

@@ -126,13 +126,13 @@ def test_imports_only_go_down(path):
         ("from enhancekit import load", "enhancekit.cli.info", ["enhancekit"]),
         (
             "from ..inference import loading",
-            "enhancekit.imaging.files",
+            "enhancekit.imaging.reading",
             ["enhancekit.inference.loading"],
         ),
         ("from . import plugins", "enhancekit.errors", ["enhancekit.plugins"]),
         (
             "from enhancekit.builtin.losses import SSIM",
-            "enhancekit.imaging.files",
+            "enhancekit.imaging.reading",
             ["enhancekit.builtin.losses"],
         ),
         ("from enhancekit.weights import Card", "enhancekit.builtin.vgg", ["enhancekit.weights"]),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from enhancekit import atomic
 from enhancekit.errors import ImageError
-from enhancekit.imaging.files import write
+from enhancekit.imaging.pictures import write
 
 
 def test_threads_leave_the_umask_as_it_was():

@@ -20,7 +20,8 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import enhancekit
-from enhancekit.imaging.files import DeepPicture, decode
+from enhancekit.imaging.pictures import DeepPicture
+from enhancekit.imaging.reading import decode
 from enhancekit.plugins import reset
 from enhancekit.training.pairs import is_held_out
 from enhancekit.weights import Card, read_card, save_weights

@@ -15,8 +15,9 @@ from enhancekit.batch.crew import Crew, LateError
 from enhancekit.batch.listing import safe_target
 from enhancekit.batch.manifest import Record
 from enhancekit.errors import EnhanceKitError, ImageError, OptionError, WeightsError
-from enhancekit.imaging.files import check_fits, check_output, decode, decode_frames, write
 from enhancekit.imaging.formats import MAX_PIXELS, Encoding
+from enhancekit.imaging.pictures import check_fits, check_output, write
+from enhancekit.imaging.reading import decode, decode_frames
 from enhancekit.inference.device import precision_name
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.loading import load

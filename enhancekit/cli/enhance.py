@@ -232,7 +232,7 @@ def _given(**options: Any) -> dict[str, Any]:
 
 def _writable(inputs: list[Path], output: Path, encoding: Encoding, *, replace: bool) -> list[Path]:
     """Return where each result goes, refusing what cannot be written before any work is done."""
-    from enhancekit.imaging.files import check_output
+    from enhancekit.imaging.pictures import check_output
 
     try:
         targets = _targets(inputs, output, encoding)

@@ -19,8 +19,8 @@ from enhancekit.batch.listing import find_inputs
 from enhancekit.comparison.measures import Measures, difference, measured, thumbnail
 from enhancekit.errors import EnhanceKitError, FolderError, OptionError
 from enhancekit.imaging.convert import open_image
-from enhancekit.imaging.files import decode
 from enhancekit.imaging.formats import MAX_PIXELS
+from enhancekit.imaging.reading import decode
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.pages import data_address
 

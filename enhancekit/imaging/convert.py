@@ -16,9 +16,10 @@ from torch import Tensor
 
 from enhancekit.errors import ImageError
 from enhancekit.imaging.colour import Profile, name_of, profile_of
-from enhancekit.imaging.files import DeepPicture, Photograph, decode
 from enhancekit.imaging.metadata import kept, upright
 from enhancekit.imaging.modes import check_range, plain
+from enhancekit.imaging.pictures import DeepPicture, Photograph
+from enhancekit.imaging.reading import decode
 
 __all__ = ["Opened", "open_image"]
 

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
-from numbers import Real
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -17,11 +16,12 @@ from enhancekit.imaging.convert import open_image
 from enhancekit.inference.device import precision_name
 from enhancekit.inference.fast import fast_parts
 from enhancekit.inference.parts import Part, Source, Whole, collect
+from enhancekit.plain import is_number
 from enhancekit.registry import Entry
 from enhancekit.specs import EnhancerSpec
 from enhancekit.weights import Card, save_weights
 
-__all__ = ["Enhancer", "Run", "is_number"]
+__all__ = ["Enhancer", "Run"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,17 +32,6 @@ Image = TypeVar("Image")
 Run = Callable[[Source, torch.dtype, Mapping[str, float]], Iterator[Part]]
 """Enhances a picture at a precision, with controls, part by part; a part that comes again replaces
 what came before."""
-
-
-def is_number(value: object) -> bool:
-    """Tell whether a value is a real number, which true and false are not.
-
-    Examples
-    --------
-    >>> is_number(2), is_number(True), is_number("2")
-    (True, False, False)
-    """
-    return isinstance(value, Real) and not isinstance(value, bool)  # numpy's too
 
 
 class Enhancer:

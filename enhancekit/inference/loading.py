@@ -21,7 +21,7 @@ from enhancekit.errors import (
 )
 from enhancekit.inference.assembly import choose_place, network_enhancer
 from enhancekit.inference.device import choose_precision
-from enhancekit.inference.enhancer import Enhancer, is_number
+from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.network import (
     build_network,
     refuse_unknown_options,
@@ -30,6 +30,7 @@ from enhancekit.inference.network import (
 )
 from enhancekit.inference.parts import Part, Source
 from enhancekit.inference.tiling import check_tile
+from enhancekit.plain import is_number
 from enhancekit.plugins import host
 from enhancekit.registry import Entry
 from enhancekit.specs import EnhancerSpec, SchemeSpec

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 
 from enhancekit.errors import EnhanceKitError, OptionError
-from enhancekit.imaging.files import Picture, check_fits, decode, encode
 from enhancekit.imaging.formats import Encoding, Format
+from enhancekit.imaging.pictures import Picture, check_fits, encode
+from enhancekit.imaging.reading import decode
 from enhancekit.inference.device import choose_device
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.loading import load

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from enhancekit.errors import DataError
-from enhancekit.imaging.files import read_rgb8
+from enhancekit.imaging.reading import read_rgb8
 from enhancekit.training.pairs import Pair, read_pair
 from enhancekit.training.synthetic import draw_degradation
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from enhancekit.errors import DataError, EnhanceKitError, OptionError, PluginError
-from enhancekit.imaging.files import read_rgb8
+from enhancekit.imaging.reading import read_rgb8
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.plugins import host
 from enhancekit.training.batches import seeded

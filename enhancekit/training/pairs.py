@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enhancekit.errors import DataError, ImageError
-from enhancekit.imaging.files import read_rgb8
 from enhancekit.imaging.formats import SUFFIXES
+from enhancekit.imaging.reading import read_rgb8
 
 __all__ = [
     "Pair",

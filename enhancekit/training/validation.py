@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from enhancekit.builtin.metrics import psnr
-from enhancekit.imaging.files import read_rgb8
+from enhancekit.imaging.reading import read_rgb8
 from enhancekit.training.pairs import Pair
 
 __all__ = ["spread", "validate"]

@@ -59,7 +59,8 @@ def huge():
 def pipeline(enhancer):
     """Return the bare pipeline: bytes in, bytes out."""
     import enhancekit
-    from enhancekit.imaging.files import check_fits, decode, encode
+    from enhancekit.imaging.pictures import check_fits, encode
+    from enhancekit.imaging.reading import decode
 
     loaded = enhancekit.load(enhancer)
 

@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 from enhancekit.errors import ImageError
-from enhancekit.imaging.files import decode, decode_frames
+from enhancekit.imaging.reading import decode, decode_frames
 
 
 def status(name: str) -> float:

@@ -17,8 +17,9 @@ from PIL import Image, ImageCms, ImageFilter
 
 import enhancekit
 from enhancekit.errors import ImageError, ImageWarning
-from enhancekit.imaging.files import check_output, decode, read_rgb8, write
 from enhancekit.imaging.formats import FORMATS
+from enhancekit.imaging.pictures import check_output, write
+from enhancekit.imaging.reading import decode, read_rgb8
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
 ORIENTATIONS = CORPUS / "exif-orientation"

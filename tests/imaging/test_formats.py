@@ -20,8 +20,9 @@ import enhancekit
 from enhancekit.errors import ImageError, ImageWarning, OptionError
 from enhancekit.imaging.colour import Profile
 from enhancekit.imaging.convert import open_image
-from enhancekit.imaging.files import DeepPicture, check_fits, check_output, decode, write
 from enhancekit.imaging.formats import FORMATS, Encoding
+from enhancekit.imaging.pictures import DeepPicture, check_fits, check_output, write
+from enhancekit.imaging.reading import decode
 from enhancekit.imaging.shaper import shaper_of
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

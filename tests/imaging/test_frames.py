@@ -15,7 +15,8 @@ from PIL import Image, ImageSequence
 import enhancekit
 from enhancekit.batch import enhance_folder
 from enhancekit.errors import ImageError
-from enhancekit.imaging.files import DeepPicture, decode_frames, write
+from enhancekit.imaging.pictures import DeepPicture, write
+from enhancekit.imaging.reading import decode_frames
 
 TIMES = [100, 40, 70]
 ANIMATED = ["PNG", "WEBP", "AVIF"]

@@ -15,8 +15,9 @@ from PIL.PngImagePlugin import PngInfo
 
 import enhancekit
 from enhancekit.errors import ImageError, ImageWarning
-from enhancekit.imaging.files import DeepPicture, Photograph, decode, write
 from enhancekit.imaging.formats import Encoding
+from enhancekit.imaging.pictures import DeepPicture, Photograph, write
+from enhancekit.imaging.reading import decode
 
 ORIENTATION, MAKER, EXIF, WIDTH, HEIGHT = 0x0112, 0x010F, 0x8769, 0xA002, 0xA003
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

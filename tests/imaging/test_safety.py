@@ -23,7 +23,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from enhancekit.errors import ImageError, ImageWarning
-from enhancekit.imaging.files import FORMATS, MAX_PIXELS, DeepPicture, decode, decode_frames
+from enhancekit.imaging.formats import FORMATS, MAX_PIXELS
+from enhancekit.imaging.pictures import DeepPicture
+from enhancekit.imaging.reading import decode, decode_frames
 
 
 def pixels(shape=(9, 11, 3), dtype=np.uint8):

@@ -17,7 +17,8 @@ from starlette.testclient import TestClient
 
 import enhancekit
 from enhancekit.errors import NonFiniteError, OptionError, PluginError, UnknownNameError
-from enhancekit.imaging.files import DeepPicture, decode, encode
+from enhancekit.imaging.pictures import DeepPicture, encode
+from enhancekit.imaging.reading import decode
 from enhancekit.serve import Settings, create_app
 from enhancekit.serve.asked import MEDIA_TYPES, OPTIONS
 from enhancekit.serve.computer import Computer

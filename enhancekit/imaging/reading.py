@@ -1,0 +1,371 @@
+"""Picture files in: limits before decoding, one kind of error, nothing lost unsaid."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from enhancekit.errors import ImageError, ImageWarning
+from enhancekit.imaging.deep import read_png
+from enhancekit.imaging.formats import FORMATS, MAX_PIXELS
+from enhancekit.imaging.frames import Frames, animated
+from enhancekit.imaging.headers import avif_bits, png_is_deep, webp_size
+from enhancekit.imaging.heif import is_heif, open_heif
+from enhancekit.imaging.metadata import examined, kept, turned, upright, upright_info
+from enhancekit.imaging.modes import check_range, plain_mode
+from enhancekit.imaging.pictures import DeepPicture, Picture
+from enhancekit.imaging.tiff import TiffLayout, pages_of, read_tiff
+
+__all__ = ["decode", "decode_frames", "read_rgb8"]
+
+_OPENERS = {
+    "AVIF": AvifImagePlugin,
+    "BMP": BmpImagePlugin,
+    "JPEG": JpegImagePlugin,
+    "PNG": PngImagePlugin,
+    "TIFF": TiffImagePlugin,
+    "WEBP": WebPImagePlugin,
+}
+"""Pillow's modules of the formats that are read; importing them registers what opens them."""
+
+_SCANS = 200
+"""A progressive JPEG has about ten, and its thumbnails have one each."""
+
+
+def decode(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read a picture completely and turn it upright.
+
+    Parameters
+    ----------
+    source : path-like or bytes
+        A file, or the bytes of one: AVIF, BMP, HEIC, JPEG, PNG, TIFF or WebP.
+    max_pixels : int
+        Larger pictures, and files of more than eight bytes for each of these pixels, are refused
+        before anything is decoded.
+
+    Returns
+    -------
+    PIL.Image.Image or DeepPicture
+        Loaded; its EXIF orientation applied and reset; ``icc_profile``, ``exif``, ``xmp``,
+        ``iptc``, ``comment``, ``text`` and ``dpi``, as far as it has them, in ``info``. 16 bits a
+        channel, other than plain grey, come as a `DeepPicture`. Of several frames or pages the
+        first, with a warning.
+
+    Raises
+    ------
+    ImageError
+        If it is missing, too large, no picture, damaged, or of a kind whose reading would lose
+        something.
+
+    Examples
+    --------
+    >>> buffer = io.BytesIO()
+    >>> Image.new("RGB", (4, 3)).save(buffer, "PNG")
+    >>> decode(buffer.getvalue()).size
+    (4, 3)
+    """
+    return _decoded(source, max_pixels, every=False).pictures[0]
+
+
+def decode_frames(
+    source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS
+) -> Frames[Picture]:
+    """Read all frames of an animation or all pages of a file, each as `decode` reads one.
+
+    Parameters
+    ----------
+    source : path-like or bytes
+        As for `decode`.
+    max_pixels : int
+        Of all of them together.
+
+    Returns
+    -------
+    Frames
+        Of a file of one picture, that one.
+
+    Raises
+    ------
+    ImageError
+        As for `decode`, or if it is HEIC of several pictures or an animation of 16 bits.
+
+    Examples
+    --------
+    >>> buffer = io.BytesIO()
+    >>> pages = [Image.new("L", (2, 3)), Image.new("RGB", (5, 4))]
+    >>> pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:])
+    >>> [(p.mode, p.size) for p in decode_frames(buffer.getvalue()).pictures]
+    [('L', (2, 3)), ('RGB', (5, 4))]
+    """
+    return _decoded(source, max_pixels, every=True)
+
+
+def _decoded(
+    source: str | os.PathLike[str] | bytes, max_pixels: int, *, every: bool
+) -> Frames[Picture]:
+    if isinstance(source, bytes):
+        where = f"the {len(source)} bytes given"
+        _check_bytes(len(source), where, max_pixels)
+        return _decode(io.BytesIO(source), where, max_pixels, every=every)
+    if isinstance(source, str) and "://" in source and not Path(source).exists():
+        raise ImageError(f"{source} is an address, not a file; download it first")
+    path = Path(source)
+    try:
+        _check_file(path, max_pixels)
+        with path.open("rb") as file:
+            return _decode(file, str(path), max_pixels, every=every)
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path} cannot be read: {reason}") from error
+
+
+def _check_file(path: Path, max_pixels: int) -> None:
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(f"{path} is a folder, not a picture")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{path} is a device or pipe, not a picture file")
+    _check_bytes(status.st_size, str(path), max_pixels)
+
+
+def _check_bytes(size: int, where: str, max_pixels: int) -> None:
+    if size == 0:
+        raise ImageError(f"{where}: empty, no picture in it")
+    if size > 8 * max_pixels + 2**26:  # 16 bits in four channels, and room for metadata
+        raise ImageError(
+            f"{where}: a file of {size:,} bytes is more than {max_pixels:,} pixels can need; "
+            "allow more with max_pixels (--max-pixels)"
+        )
+
+
+def _decode(file: BinaryIO, where: str, max_pixels: int, *, every: bool) -> Frames[Picture]:
+    try:
+        return _read(file, where, max_pixels, every=every)
+    except ImageError as error:
+        raise ImageError(f"{where}: {error}") from error.__cause__
+    except ImageWarning:  # which the caller has made an error
+        raise
+    except Exception as error:  # codecs raise at least eight different kinds on broken files
+        text = " ".join(str(error).split())
+        raise ImageError(
+            f"{where}: damaged or truncated: {type(error).__name__}: {text}"
+        ) from error
+
+
+def _read(file: BinaryIO, where: str, max_pixels: int, *, every: bool) -> Frames[Picture]:
+    """Decode by the header: what Pillow reads exactly, by Pillow, and the rest here."""
+
+    def check(size: tuple[int, int], frames: int = 1) -> None:
+        _check_pixels(size, frames, max_pixels)
+
+    prefix = file.read(64)
+    file.seek(0)
+    if is_heif(prefix):
+        main, frames = open_heif(file, check)
+        _one_frame(frames, "HEIF", where, every=every)
+        return Frames((_finished(main, where),))
+    name = _format_of_bytes(prefix)
+    if name == "TIFF":
+        return _read_tiff(file, where, check, every=every)
+    size = (0, 0)
+    if name == "WEBP":  # libwebp takes memory for the whole picture as soon as it is opened
+        size = webp_size(prefix)
+        check(size)
+    elif name == "JPEG":
+        file.seek(0)
+        _check_jpeg(file.read(), where)
+    elif name == "AVIF" and (bits := avif_bits(file)) > 8:
+        raise ImageError(
+            f"{bits} bits a channel are not read from AVIF; convert it to 16-bit PNG or TIFF"
+        )
+    file.seek(0)
+    with _LIMIT.lifted(size):
+        picture = Image.OPEN[name][0](file, "")  # Image.open would apply the limit of Pillow
+        check(picture.size)
+        frames = getattr(picture, "n_frames", 1)
+        if every and frames > 1 and picture.format != "MPO":
+            check(picture.size, frames)
+            if png_is_deep(prefix, keyed=False) and name == "PNG":
+                raise ImageError("animations of 16 bits a channel are not read")
+            return animated(picture, lambda frame: _widened(_finished(frame, where), prefix))
+        _one_frame(frames, picture.format, where, every=every)
+        picture.load()
+    if name == "PNG" and png_is_deep(prefix, keyed="transparency" in picture.info):
+        file.seek(0)
+        info, orientation = examined(picture, where)
+        pixels = turned(read_png(file.read()), orientation)
+        return Frames((DeepPicture(pixels, kept(info), "PNG", where),))
+    return Frames((_widened(_finished(picture, where), prefix),))
+
+
+def _check_pixels(size: tuple[int, int], frames: int, max_pixels: int) -> None:
+    if size[0] * size[1] * frames > max_pixels:
+        times = f"{frames:,} times " if frames > 1 else ""
+        raise ImageError(
+            f"{times}{size[0]:,} x {size[1]:,} are too many pixels; at most {max_pixels:,} are "
+            "decoded, allow more with max_pixels (--max-pixels)"
+        )
+
+
+def _widened(picture: Image.Image, prefix: bytes) -> Image.Image:
+    """Widen the grey that is transparent in a PNG of fewer than 8 bits, as Pillow does the rest."""
+    if picture.format == "PNG" and picture.mode in ("1", "L") and "transparency" in picture.info:
+        picture.info["transparency"] *= 255 // (2 ** prefix[24] - 1)
+    return picture
+
+
+def _read_tiff(
+    file: BinaryIO, where: str, check: Callable[[tuple[int, int], int], None], *, every: bool
+) -> Frames[Picture]:
+    pages = pages_of(file) if every else [TiffLayout(file)]
+    for page in pages:
+        check((page.width, page.height), 1)
+        check(page.tile, 1)
+    check((sum(page.width * page.height for page in pages), 1), 1)
+    if not every:
+        _one_frame(2 if pages[0].directory.next else 1, "TIFF", where, every=False)
+    pictures: list[Picture] = []
+    shallow: TiffImagePlugin.TiffImageFile | None = None
+    for number, page in enumerate(pages):
+        page.tell_of_what_is_left_out(where)
+        if page.deep:
+            pictures.append(_deep_tiff(file, page, number, where))
+            continue
+        with _LIMIT.lifted((page.width, page.height)):
+            if shallow is None:
+                file.seek(0)
+                shallow = TiffImagePlugin.TiffImageFile(file, "")
+            shallow.seek(number)
+            check(shallow.size, 1)
+            shallow.load()
+        pictures.append(_finished(shallow, where))
+    return Frames(tuple(pictures))
+
+
+def _check_jpeg(data: bytes, where: str) -> None:
+    """Refuse a JPEG made to keep its reader busy, and tell of what none of it is kept."""
+    scans = data.count(b"\xff\xda")
+    if scans > _SCANS:
+        raise ImageError(f"{scans:,} scans, of which each costs as much as a picture; refused")
+    for mark, what in (
+        (b"http://ns.adobe.com/xmp/extension/", "the part of its XMP that is longer than 64 KB"),
+        (b"hdrgm:Version", "its gain map for HDR screens"),
+    ):
+        if mark in data:
+            warnings.warn(f"{where}: {what} is not kept", ImageWarning, stacklevel=3)
+
+
+class _Limit:
+    """Pillow's limit, one for the whole process, lifted while pictures that passed ours are read.
+
+    Pillow applies it inside its readers of TIFF and WebP, and warns from 89 megapixels on.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._theirs: int | None = None
+
+    @contextmanager
+    def lifted(self, size: tuple[int, int]) -> Iterator[None]:
+        """Lift it for a picture of this size, until the last that needs it is read."""
+        with self._lock:
+            if not self._users:
+                self._theirs = Image.MAX_IMAGE_PIXELS
+            needed = self._theirs is not None and size[0] * size[1] > self._theirs
+            if needed:
+                self._users += 1
+                Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            if needed:
+                with self._lock:
+                    self._users -= 1
+                    if not self._users:
+                        Image.MAX_IMAGE_PIXELS = self._theirs
+
+
+_LIMIT = _Limit()
+
+
+def _format_of_bytes(prefix: bytes) -> str:
+    for name in _OPENERS:
+        accepted = Image.OPEN[name][1](prefix)  # type: ignore[misc]
+        if isinstance(accepted, str):
+            raise ImageError(f"{accepted}; install a Pillow that can read {name}")
+        if accepted:
+            return name
+    raise ImageError(f"not a picture that can be read; read are {', '.join(FORMATS)}")
+
+
+def _one_frame(frames: int, kind: str | None, where: str, *, every: bool) -> None:
+    if frames == 1 or kind == "MPO":  # a JPEG whose further frames are previews
+        return
+    if every:
+        raise ImageError(f"{kind} of {frames} pictures: all of them cannot be read, only the first")
+    warnings.warn(
+        f"{where}: has several frames or pages, of which only the first is read (--frames all "
+        "takes all)",
+        ImageWarning,
+        stacklevel=2,
+    )
+
+
+def _deep_tiff(file: BinaryIO, layout: TiffLayout, number: int, where: str) -> DeepPicture:
+    info, orientation = layout.info(file)
+    pixels = turned(read_tiff(file, layout, number), orientation)
+    return DeepPicture(pixels, kept(upright_info(info)), "TIFF", where)
+
+
+def _finished(picture: Image.Image, where: str) -> Image.Image:
+    plain_mode(picture)  # refuses what has no plain form
+    done = upright(picture, where)
+    done.format = "JPEG" if picture.format == "MPO" else picture.format
+    done.filename = where  # type: ignore[attr-defined]  # as Pillow's own of a file have it
+    if done.mode == "F":
+        pixels = np.asarray(done)
+        check_range(float(pixels.min()), float(pixels.max()))
+    return done
+
+
+def read_rgb8(path: Path) -> NDArray[np.uint8]:
+    """Read an 8-bit picture as an RGB array (H, W, 3); grey is repeated, alpha is refused.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read or is not 8-bit grey or RGB.
+    """
+    picture = decode(path)
+    if (
+        isinstance(picture, DeepPicture)
+        or picture.mode not in ("L", "P", "RGB")
+        or "transparency" in picture.info
+    ):
+        alpha = " with transparency" if "transparency" in picture.info else ""
+        raise ImageError(f"{path}: mode {picture.mode}{alpha} cannot be trained on; use 8-bit RGB")
+    return np.array(picture.convert("RGB"))
