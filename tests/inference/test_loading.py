@@ -255,7 +255,11 @@ class TestScale:
         ("name", "options", "said"),
         [
             ("mfnn-lite", {"scale": 2}, "declares the scale 1, but its network has 2"),
-            ("mfnn-sr-x2", {"scale": 1}, "declares the scale 2, but its network has 1"),
+            (
+                "mfnn-sr-x2",
+                {"scale": 1, "back_projection": False},
+                "declares the scale 2, but its network has 1",
+            ),
         ],
     )
     def test_of_the_network_is_the_declared_one(self, name, options, said):

@@ -65,10 +65,10 @@ VARIANTS = (
         summary="Twice the height and width (width 32)",
         task="super-resolution",
         backbone="mfnn:mfnn",
-        config={"width": 32, "counts": (4, 4, 4), "scale": 2},
+        config={"width": 32, "counts": (4, 4, 4), "scale": 2, "back_projection": True},
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-sr-x2.safetensors",
-            sha256="108cf4c7a51704a74da74ef0dba405d4fe8b6c4856f5a2e94108b4ab3254b67c",
+            sha256="f6637ec596deea170e34cb5939b4c1979e126697453ba26ad4bb7635c6c84bb0",
         ),
         scale=2,
         train_hint=_TRAIN.format("mfnn-sr-x2"),
