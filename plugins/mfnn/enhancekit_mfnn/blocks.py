@@ -62,6 +62,22 @@ class HSCEncoder(nn.Module):
         return conv_of_conv(x, self.conv1, self.conv2)
 
 
+def _rectified(x: Tensor, y: Tensor) -> Tensor:
+    """Give ``relu(cat(x, y))``; where no gradient is asked for, in half the memory traffic."""
+    if torch.is_grad_enabled() or torch.onnx.is_in_onnx_export() or x.dtype != y.dtype:
+        return torch.cat((x, y), dim=1).relu_()
+    last = y.is_contiguous(memory_format=torch.channels_last)
+    both = torch.empty(
+        (x.shape[0], x.shape[1] + y.shape[1], *x.shape[2:]),
+        dtype=y.dtype,
+        device=x.device,
+        memory_format=torch.channels_last if last else torch.contiguous_format,
+    )
+    torch.clamp_min(x, 0, out=both[:, : x.shape[1]])
+    torch.clamp_min(y, 0, out=both[:, x.shape[1] :])
+    return both
+
+
 class SCR(nn.Module):
     """Skip-connection residual block: ``y = conv2(relu(cat(x, conv1(x))))``, plus x if residual.
 
@@ -93,7 +109,7 @@ class SCR(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, H, W) to the same shape."""
-        y: Tensor = self.conv2(torch.cat((x, self.conv1(x)), dim=1).relu_())
+        y: Tensor = self.conv2(_rectified(x, self.conv1(x)))
         return y.add_(x) if self.residual else y
 
 

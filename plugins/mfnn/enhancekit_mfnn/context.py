@@ -123,7 +123,7 @@ class Exposure(nn.Module):
         """Predict the brightness, shape (N,), a good picture of the scene would have."""
         seen = self._seen(thumbnail)
         said = self._said(torch.cat((seen, seen.flip(3))))  # two at once: a faster kernel is used
-        return said.view(-1, len(seen)).mean(dim=0).clamp(0.05, 0.95)
+        return said.view(len(self.members), 2, -1).mean(dim=(0, 1)).clamp(0.05, 0.95)
 
     def _seen(self, thumbnail: Tensor) -> Tensor:
         """Give what the predictors see, (N, 4, 48, 48): a picture of one brightness, and log g."""

@@ -98,6 +98,21 @@ class TestSCR:
         assert torch.equal(x, before)
         assert block.conv2.weight.shape == (4, 8, 3, 3)
 
+    @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+    @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
+    def test_without_gradients_it_gives_the_same(self, layout, half):
+        block = randomised(SCR(4)).to(memory_format=layout)
+        x = noise(2, 4, 6, 7).contiguous(memory_format=layout) - 0.5
+        x[0, 0, 0, 0] = torch.nan
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            wanted = block(x).detach()
+            with torch.no_grad():
+                found = block(x)
+        assert found.dtype == wanted.dtype
+        assert found.is_contiguous(memory_format=layout)
+        assert found.isnan().any()
+        torch.testing.assert_close(found, wanted, equal_nan=True)
+
     def test_residual_is_the_default(self):
         block = randomised(SCR(4))
         plain = SCR(4, residual=False)
