@@ -98,10 +98,16 @@ def split_pairs(
 def training_photographs(data: Data, clean: Clean, skipped: list[str] | None = None) -> list[Path]:
     """List the photographs of a folder that are not held out; each is a scene of its own.
 
-    Given `skipped`, those that cannot be read are left out and named there.
+    References of held-out pairs are left out, too. Given `skipped`, photographs that cannot be read
+    are left out and named there.
     """
     found = pictures_in(Path(data.root) / clean.folder)
-    chosen = [path for stem, path in found.items() if not is_held_out(stem, data.held_out)]
+    unseen = {p.target.resolve() for pairs in split_pairs(data, [])[1].values() for p in pairs}
+    chosen = [
+        path
+        for stem, path in found.items()
+        if not is_held_out(stem, data.held_out) and path.resolve() not in unseen
+    ]
     return chosen if skipped is None else readable(chosen, skipped)
 
 

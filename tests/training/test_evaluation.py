@@ -458,6 +458,17 @@ class TestChosenPairs:
         assert not chosen & trained
         assert 0 < len(chosen) < 6
 
+    @pytest.mark.parametrize("folder", ["high", "low/../high"])
+    def test_references_of_held_out_pairs_are_not_trained_on(self, pairs, folder):
+        source = {"input": "low", "target": "high"}  # a scene is what a reference shows
+        clean = {"folder": folder}
+        data = Data(root=str(pairs), sources=(source,), clean=(clean,), held_out=0.5)
+        unseen = {p.name for p in split_pairs(data)[1]["low"]}
+        assert unseen
+        assert not unseen & {p.stem for p in training_photographs(data, data.clean[0])}
+        alone = Data(root=str(pairs), clean=(clean,), held_out=0.0)
+        assert {p.stem for p in training_photographs(alone, alone.clean[0])} == set("012345")
+
     def test_no_references(self, pairs, tmp_path):
         with pytest.raises(DataError, match="holds no pictures"):
             chosen_pairs(tmp_path, made=True)
