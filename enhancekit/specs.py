@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from enhancekit.errors import PluginError, SpecError
+from enhancekit.plain import is_number
 
 __all__ = [
     "BackboneSpec",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
+_ENHANCE = ("image", "strength", "mode")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -85,11 +87,12 @@ class SizeRequirements:
     """How many times the input's height and width the output has."""
 
     def __post_init__(self) -> None:
-        least = min(self.multiple_of, self.minimum, self.scale)
-        if least < 1 or (self.halo is not None and self.halo < 0):
+        whole = [self.multiple_of, self.minimum, self.scale]
+        whole += [] if self.halo is None else [self.halo + 1]
+        if not all(isinstance(number, int) and number >= 1 for number in whole):
             raise SpecError(
-                f"{self} is impossible: multiple_of, minimum and scale are at least 1, halo at "
-                "least 0"
+                f"{self} is impossible: multiple_of, minimum and scale are whole numbers of at "
+                "least 1, halo of at least 0"
             )
 
 
@@ -129,7 +132,7 @@ class Spec:
         if isinstance(self.aliases, str):
             raise SpecError(f"{type(self).__name__} {self.name!r}: aliases is a tuple, not text")
         for name in (self.name, *self.aliases):
-            if not _NAME.fullmatch(name):
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise SpecError(
                     f"{type(self).__name__} name {name!r} is not lower-case letters and digits "
                     "joined by '-', '_' or '.'"
@@ -176,6 +179,8 @@ class BackboneSpec(Spec):
     def __post_init__(self) -> None:
         super(BackboneSpec, self).__post_init__()
         self._needs_target()
+        if isinstance(self.training_only, str):
+            raise SpecError(f"backbone {self.name!r}: training_only is a tuple, not text")
         object.__setattr__(self, "config", _frozen(self.config))
 
 
@@ -225,7 +230,7 @@ class MetricSpec(Spec):
         self._needs_target()
         if not self.protocol:
             raise SpecError(f"metric {self.name!r} names no protocol")
-        if self.name in ("picture", "scene"):
+        if self.name in ("enhancer", "picture", "scene"):
             raise SpecError(f"metric {self.name!r}: reports have a column of that name; rename it")
 
 
@@ -247,7 +252,8 @@ class EnhancerSpec(Spec):
     """Trained weights, if the plugin ships any."""
     controls: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """What ``enhance`` can be told for each picture, with the range of each, e.g.
-    ``{"exposure": (0.05, 0.95)}``; handed to the network's ``context`` by name."""
+    ``{"exposure": (0.05, 0.95)}``; handed by name to the network's ``context``, or to the target,
+    over its options."""
     scale: int = 1
     """How many times the input's height and width the output has."""
     default: bool = False
@@ -259,10 +265,27 @@ class EnhancerSpec(Spec):
         super(EnhancerSpec, self).__post_init__()
         if bool(self.target) == bool(self.backbone):
             raise SpecError(f"enhancer {self.name!r} needs either a target or a backbone")
-        if self.scale < 1:
-            raise SpecError(f"enhancer {self.name!r}: scale is at least 1, not {self.scale}")
+        if not isinstance(self.scale, int) or self.scale < 1:
+            raise SpecError(
+                f"enhancer {self.name!r}: scale is a whole number of at least 1, not {self.scale!r}"
+            )
+        for control, bounds in self.controls.items():
+            self._check_control(control, bounds)
         object.__setattr__(self, "config", _frozen(self.config))
         object.__setattr__(self, "controls", _frozen(self.controls))
+
+    def _check_control(self, control: str, bounds: Any) -> None:
+        if control in _ENHANCE:
+            raise SpecError(
+                f"enhancer {self.name!r}: a control cannot be called {control!r}, which `enhance` "
+                "takes for itself"
+            )
+        pair = isinstance(bounds, Sequence) and not isinstance(bounds, str) and len(bounds) == 2
+        if not pair or not all(map(is_number, bounds)) or not bounds[0] < bounds[1]:
+            raise SpecError(
+                f"enhancer {self.name!r}: the range of the control {control!r} is two rising "
+                f"numbers, not {bounds!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,8 @@ def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], card
         text = json.dumps(asdict(card))
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path}: its model card is no JSON: {error}") from error
-    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    # cloned, since the format refuses what two names share
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
     payload = safetensors.torch.save(tensors, metadata={_KEY: text})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

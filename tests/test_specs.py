@@ -113,6 +113,13 @@ def test_controls_cannot_be_changed():
         (MetricSpec, {"protocol": ""}, "metric 'tiny' names no protocol"),
         (EnhancerSpec, {"backbone": "acme:net"}, "needs either a target or a backbone"),
         (EnhancerSpec, {"target": "", "backbone": ""}, "needs either a target or a backbone"),
+        (MetricSpec, {"name": "enhancer"}, "reports have a column of that name"),
+        (BackboneSpec, {"training_only": "dropout"}, "training_only is a tuple, not text"),
+        (BlockSpec, {"name": 3}, "name 3 is not lower-case"),
+        (EnhancerSpec, {"controls": {"x": (1.0, 0.0)}}, "two rising numbers"),
+        (EnhancerSpec, {"controls": {"x": 3}}, "two rising numbers"),
+        (EnhancerSpec, {"controls": {"x": "ab"}}, "two rising numbers"),
+        (EnhancerSpec, {"controls": {"strength": (0, 1)}}, "which `enhance` takes for itself"),
     ],
 )
 def test_what_a_kind_needs(kind, changes, message):
@@ -127,15 +134,25 @@ def test_enhancer_by_backbone():
     assert spec.scale == 1
 
 
-@pytest.mark.parametrize("scale", [0, -2])
+@pytest.mark.parametrize("scale", [0, -2, 1.5])
 def test_no_enhancer_makes_nothing_of_a_picture(scale):
-    with pytest.raises(SpecError, match=f"enhancer 'tiny': scale is at least 1, not {scale}"):
+    with pytest.raises(
+        SpecError, match=f"enhancer 'tiny': scale is a whole number of at least 1, not {scale}"
+    ):
         make(EnhancerSpec, scale=scale)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"multiple_of": 0}, {"multiple_of": -2}, {"minimum": 0}, {"halo": -1}, {"scale": 0}],
+    [
+        {"multiple_of": 2.5},
+        {"halo": 1.5},
+        {"multiple_of": 0},
+        {"multiple_of": -2},
+        {"minimum": 0},
+        {"halo": -1},
+        {"scale": 0},
+    ],
     ids=str,
 )
 def test_impossible_size_requirements(wrong):

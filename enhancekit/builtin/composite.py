@@ -68,6 +68,8 @@ class CompositeLoss(nn.Module):
     ----------
     values : dict of str to float
         Each term's unweighted value at the last call.
+    last : dict of str to Tensor
+        The same as the losses gave it.
 
     Examples
     --------
@@ -95,17 +97,17 @@ class CompositeLoss(nn.Module):
         self.names = names
         self.weights = [weight for weight, _ in terms]
         self.losses = nn.ModuleList(create(name, **given.get(name, {})) for name in names)
-        self._last: dict[str, Tensor] = {}
+        self.last: dict[str, Tensor] = {}
 
     @property
     def values(self) -> dict[str, float]:
         """Each term's unweighted value at the last call."""
-        return {name: float(value.mean()) for name, value in self._last.items()}
+        return {name: float(value.mean()) for name, value in self.last.items()}
 
     def forward(self, output: Tensor, reference: Tensor) -> Tensor:
         """Compare two batches of shape (N, C, H, W)."""
         values = [loss(output, reference) for loss in self.losses]
-        self._last = {n: v.detach() for n, v in zip(self.names, values, strict=True)}
+        self.last = {n: v.detach() for n, v in zip(self.names, values, strict=True)}
         total: Tensor = sum(w * v for w, v in zip(self.weights, values, strict=True))
         return total
 

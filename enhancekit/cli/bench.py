@@ -21,7 +21,9 @@ __all__ = ["bench"]
 
 
 def bench(
-    names: Annotated[list[str], typer.Argument(help="Enhancers.", metavar="NAME...")],
+    names: Annotated[
+        list[str], typer.Argument(help="Enhancers, onnx:FILE too.", metavar="NAME...")
+    ],
     size: Annotated[
         list[str] | None, typer.Option(help="HEIGHTxWIDTH or 12MP; may be repeated.")
     ] = None,
@@ -35,13 +37,15 @@ def bench(
     try:
         import pytest_benchmark  # noqa: F401
 
+        from enhancekit.inference.loading import find_scheme
         from enhancekit.testing.options import read_size
     except ModuleNotFoundError as error:
         raise OptionError(
             f"measuring speed needs {error.name}; install it with: pip install 'enhancekit[bench]'"
         ) from error
     for name in names:
-        host().enhancers.get(name)
+        if not find_scheme(name):
+            host().enhancers.get(name)
     for text in size or ():
         read_size(text)
     asked = [f"--enhancer={name}" for name in names]

@@ -40,11 +40,10 @@ def train(
         return
     for line in trainer.skipped:
         typer.echo(f"left out: {line}")
-    typer.echo(
-        f"{len(trainer.data)} training pictures "
-        f"({trainer.data.cached_bytes / 1e9:.2f} GB in memory), "
-        + ", ".join(f"{len(p)} held out of {s}" for s, p in trainer.held_out.items())
-    )
+    gigabytes = trainer.data.cached_bytes / 1e9
+    found = [f"{len(trainer.data)} training pictures ({gigabytes:.2f} GB in memory)"]
+    found += [f"{len(p)} held out of {s}" for s, p in trainer.held_out.items()]
+    typer.echo(", ".join(found))
     with progress() as shown:
         task = shown.add_task("training", total=trainer.recipe.run.steps, completed=trainer.step)
         for done in trainer.run():

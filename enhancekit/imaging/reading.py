@@ -367,5 +367,8 @@ def read_rgb8(path: Path) -> NDArray[np.uint8]:
         or "transparency" in picture.info
     ):
         alpha = " with transparency" if "transparency" in picture.info else ""
-        raise ImageError(f"{path}: mode {picture.mode}{alpha} cannot be trained on; use 8-bit RGB")
+        raise ImageError(
+            f"{path}: mode {picture.mode}{alpha}; training and evaluation take 8-bit RGB or grey, "
+            "so convert it"
+        )
     return np.array(picture.convert("RGB"))

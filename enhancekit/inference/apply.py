@@ -34,7 +34,7 @@ PROBE = 128
 
 
 @contextmanager
-def blaming(x: Tensor) -> Iterator[None]:
+def blaming(x: Tensor, during: str = "") -> Iterator[None]:
     """Turn whatever a network raises into a `PluginError` that names the block it came from."""
     try:
         yield
@@ -47,7 +47,8 @@ def blaming(x: Tensor) -> Iterator[None]:
                 "tiles, e.g. tile=256, or in training a smaller run.batch or data.crop"
             ) from error
         raise PluginError(
-            f"{blame(error) or 'the network'} failed on an input of shape {tuple(x.shape)}: "
+            f"{blame(error) or 'the network'} failed {during or 'on'} an input of shape "
+            f"{tuple(x.shape)}: "
             f"{type(error).__name__}: {error}"
         ) from error
 

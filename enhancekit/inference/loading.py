@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -177,22 +176,17 @@ def _load_function(
         raise OptionError(f"{entry} is a function; it has no weights")
     function = entry.target()
     config = {**entry.spec.config, **options}
-    known = list(inspect.signature(function).parameters.values())[1:]
-    refuse_unknown_options(entry, config, sorted(p.name for p in known))
-    for option in known:
-        value = config.get(option.name, option.default)
-        if is_number(option.default) and not is_number(value):
-            raise OptionError(f"{entry}: {option.name} is a number, not {value!r}")
-    apply = partial(function, **config)
+    _check_options(entry, config)
 
-    def one(picture: Tensor) -> Tensor:
+    def one(picture: Tensor, controls: Mapping[str, float]) -> Tensor:
+        told = {**config, **controls}
         given = picture.detach().permute(1, 2, 0).cpu().numpy().copy()
         try:
-            done = np.asarray(apply(given), dtype=np.float32)
+            done = np.asarray(function(given, **told), dtype=np.float32)
         except EnhanceKitError:
             raise
         except Exception as error:  # a plugin's function may raise anything
-            said = ", ".join(f"{k}={v!r}" for k, v in config.items())
+            said = ", ".join(f"{k}={v!r}" for k, v in told.items())
             called = f", called with {said}," if said else ""
             raise PluginError(f"{entry}{called} failed: {type(error).__name__}: {error}") from error
         wanted = (given.shape[0] * entry.spec.scale, given.shape[1] * entry.spec.scale, 3)
@@ -202,8 +196,23 @@ def _load_function(
             )
         return torch.from_numpy(np.ascontiguousarray(done)).permute(2, 0, 1)
 
-    def run(source: Source, _dtype: torch.dtype, _controls: Mapping[str, float]) -> Iterator[Part]:
-        done = torch.stack([one(picture) for picture in source.read()])
+    def run(source: Source, _dtype: torch.dtype, controls: Mapping[str, float]) -> Iterator[Part]:
+        done = torch.stack([one(picture, controls) for picture in source.read()])
         yield Part.whole(done.to(source.device))
 
     return Enhancer(entry, run, device=torch.device("cpu"))
+
+
+def _check_options(entry: Entry[EnhancerSpec], config: Mapping[str, Any]) -> None:
+    """Refuse options and controls that a function does not take, and text for a number."""
+    parameters = list(inspect.signature(entry.target()).parameters.values())[1:]
+    known = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    if known == parameters:
+        names = sorted(p.name for p in known)
+        refuse_unknown_options(entry, config, names)
+        if unused := sorted(set(entry.spec.controls) - set(names)):
+            raise PluginError(f"{entry} declares controls its target has not: {', '.join(unused)}")
+    for option in known:
+        value = config.get(option.name, option.default)
+        if is_number(option.default) and not is_number(value):
+            raise OptionError(f"{entry}: {option.name} is a number, not {value!r}")

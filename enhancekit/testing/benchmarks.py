@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from enhancekit.inference.apply import apply_network
 from enhancekit.inference.device import precision_name
 from enhancekit.inference.enhancer import Enhancer
-from enhancekit.inference.loading import load
+from enhancekit.inference.loading import find_scheme, load
 from enhancekit.inference.tiling import pad_to
 from enhancekit.plugins import host
 from enhancekit.specs import SizeRequirements
@@ -124,6 +124,8 @@ def _resident() -> int:
 
 def loaded(name: str, precision: str = "auto") -> Enhancer:
     """Load an enhancer, untrained where it ships no weights: the time is the same."""
+    if find_scheme(name):
+        return load(name, precision=precision)
     spec = host().enhancers.get(name).spec
     if spec.target:
         return load(name)

@@ -16,7 +16,7 @@ SIZES = ((1, 1), (1, 9), (7, 5), (8, 12))
 
 
 def shapes(case: BlockCase) -> None:
-    """Require that it takes any size from 1x1, and keeps batch, height and width."""
+    """Require that it takes any size from 1x1, and keeps batch, height, width and dtype."""
     channels, out_channels = case.widths
     module = case.make()
     for height, width in SIZES:
@@ -36,6 +36,11 @@ def shapes(case: BlockCase) -> None:
             raise ConformanceError(
                 f"{case.entry} gives the shape {tuple(done.shape)} for {tuple(x.shape)}; it must "
                 f"be {wanted} (pad convolutions by half their kernel, crop what is too large)"
+            )
+        if done.dtype != x.dtype:
+            raise ConformanceError(
+                f"{case.entry} gives {done.dtype} for {x.dtype}; leave the type to the pipeline, "
+                "which computes in 16 bits by itself"
             )
         if not bool(done.isfinite().all()):
             raise ConformanceError(

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from enhancekit.errors import OptionError
+from enhancekit.inference.loading import find_scheme
 from enhancekit.plugins import host
 
 __all__ = ["read_size"]
@@ -53,7 +54,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     names = option("--enhancer") or list(host().enhancers)
     if "network" in metafunc.fixturenames:
-        networks = [n for n in names if host().enhancers.get(n).spec.backbone]
+        own = [n for n in names if not find_scheme(n)]  # those of a scheme are finished
+        networks = [n for n in own if host().enhancers.get(n).spec.backbone]
         metafunc.parametrize("network", networks)
     if "name" in metafunc.fixturenames:
         metafunc.parametrize("name", names)

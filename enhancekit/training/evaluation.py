@@ -264,6 +264,10 @@ class Evaluation:
                 )
         return result
 
+    def notes(self) -> dict[str, str]:
+        """Return how each metric is computed, in its own words, by column."""
+        return {column: entry.spec.protocol for column, entry, _ in self._functions()}
+
     def _functions(self) -> list[tuple[str, Any, Callable[..., float]]]:
         """Return each metric's column, entry and function; columns of one name are qualified."""
         found = [host().metrics.get(name) for name in self.metrics or self.protocol.metrics]

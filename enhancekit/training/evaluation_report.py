@@ -35,6 +35,10 @@ img{max-width:440px;display:block}figcaption{font-size:13px}
 """
 
 
+BAR = r"\|"
+"""A bar within a cell of Markdown."""
+
+
 def as_dict(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """Return evaluations as plain values."""
     return [
@@ -74,24 +78,34 @@ def _labelled(evaluations: Sequence[Evaluation]) -> list[tuple[str, Evaluation]]
 
 
 def as_markdown(evaluations: Sequence[Evaluation]) -> str:
-    """Return a table of means with their 95% intervals, and the protocol below it."""
+    """Return a table of means with their 95% intervals, and below it how they were computed."""
+    head, *rows = _cells(evaluations)
+    lines = [head, ["---"] * len(head), *rows]
+    table = "\n".join(f"| {' | '.join(c.replace('|', BAR) for c in line)} |" for line in lines)
+    return f"{table}\n\n{_note(evaluations)}\n"
+
+
+def _cells(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+    """Return the table's rows, the head first."""
     first = evaluations[0].summaries()
-    head = ["enhancer", *(f"{n}, {s.unit}" if s.unit else n for n, s in first.items())]
-    lines = [" | ".join(head), " | ".join(["---"] * len(head))]
+    rows = [["enhancer", *(f"{n}, {s.unit}" if s.unit else n for n, s in first.items())]]
     for label, evaluation in _labelled(evaluations):
-        cells = [label]
+        row = [label]
         for summary in evaluation.summaries().values():
             low, high = summary.interval
             digits = 2 if summary.unit == "dB" else 4
-            cells.append(f"{summary.mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
-        lines.append(" | ".join(cells))
-    count = len(evaluations[0].rows)
-    scenes = len({row["scene"] for row in evaluations[0].rows})
-    protocol = evaluations[0].protocol
-    table = "\n".join(f"| {line} |" for line in lines)
+            row.append(f"{summary.mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
+        rows.append(row)
+    return rows
+
+
+def _note(evaluations: Sequence[Evaluation]) -> str:
+    first = evaluations[0]
+    scenes = len({row["scene"] for row in first.rows})
+    metrics = "; ".join(f"{column}: {how}" for column, how in first.notes().items())
     return (
-        f"{table}\n\nMeans over {count} pictures of {scenes} scenes, 95% interval by scene in "
-        f"brackets. Protocol `{protocol.name}`: {protocol.text}.\n"
+        f"Means over {len(first.rows)} pictures of {scenes} scenes, 95% interval by scene in "
+        f"brackets. Protocol `{first.protocol.name}`: {first.protocol.text}. {metrics}."
     )
 
 
@@ -180,10 +194,9 @@ def _page(evaluations: Sequence[Evaluation], strips: dict[str, Strip], title: st
 
 
 def _table(evaluations: Sequence[Evaluation]) -> str:
-    table, _, note = as_markdown(evaluations).partition("\n\n")
-    head, _, *rows = ([c.strip() for c in r.strip("| ").split(" | ")] for r in table.split("\n"))
+    head, *rows = _cells(evaluations)
     cells = "".join(f"<th>{html.escape(c)}</th>" for c in head)
     lines = "".join(
         f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in row)}</tr>" for row in rows
     )
-    return f"<table><tr>{cells}</tr>{lines}</table><p>{html.escape(note)}</p>"
+    return f"<table><tr>{cells}</tr>{lines}</table><p>{html.escape(_note(evaluations))}</p>"

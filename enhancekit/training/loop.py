@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from enhancekit.errors import DataError, NonFiniteError, RecipeError
 from enhancekit.inference.apply import apply_network, blaming
 from enhancekit.inference.device import choose_device
 from enhancekit.inference.network import build_network, resolve_config, weights_config
+from enhancekit.plain import to_json
 from enhancekit.plugins import host
 from enhancekit.training.batches import Batch, Batches, Group, seeded
 from enhancekit.training.checkpoint import load_checkpoint, save_checkpoint
@@ -173,7 +175,7 @@ class Trainer:
         if state:
             if "recipe" not in state:
                 raise DataError(f"the checkpoint {self._checkpoint} is damaged: it has no recipe")
-            _refuse_other_recipe(json.loads(state["recipe"]), recipe.model_dump(mode="json"))
+            _refuse_other_recipe(*(json.loads(s) for s in (state["recipe"], _as_json(recipe))))
         self.fabric = _fabric(recipe, choose_device(device))
         self.is_main = self.fabric.is_global_zero
         self.entry = host().enhancers.get(recipe.model.enhancer)
@@ -189,14 +191,17 @@ class Trainer:
         if run.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained = _select(self.network, recipe.model.only)
+        self._phases = [(0, recipe.loss), *((p.step, p.loss) for p in recipe.phases)]
+        losses = _losses([text for _, text in self._phases if text], recipe.loss_options)
+        # the weights of a sum may be learnt, say
+        trained += [p for loss in losses for p in loss.parameters() if p.requires_grad]
         kind = torch.optim.AdamW if optim.weight_decay else torch.optim.Adam
         optimiser = kind(
             trained, optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay
         )
-        self._phases = [(0, recipe.loss), *((p.step, p.loss) for p in recipe.phases)]
         objective = Objective(
             self.network,
-            _losses([text for _, text in self._phases if text], recipe.loss_options),
+            losses,
             global_context=self._global_context,
             channels_last=run.channels_last,
         )
@@ -275,9 +280,10 @@ class Trainer:
             # dropout follows from the batch, so that neither resuming nor sharing out changes it
             torch.manual_seed(seeded(run.seed, 4, number).initial_seed())
             with fabric.no_backward_sync(self.objective, enabled=part != own[-1]):
-                loss = self.objective(*self._inputs(number), phase)
+                batch, thumbnails = self._inputs(number)
+                loss = self.objective(batch, thumbnails, phase)
                 _refuse_non_finite(loss, f"the loss at step {self.step}, batch {number},")
-                with blaming(loss):
+                with blaming(batch.input, "in the backward pass for"):
                     fabric.backward(loss / len(own))
             total += loss.detach() / len(own)
         trained = [p for g in self.optimiser.param_groups for p in g["params"]]
@@ -318,7 +324,16 @@ class Trainer:
             if records:
                 records.sample(self.step, name, pictures)
 
+        for name, parameter in self.average.named_parameters():
+            _refuse_non_finite(parameter, f"the weight {name} after step {self.step}")
         psnrs = validate(enhance, self.held_out, self.recipe.run.validate_pictures, show)
+        for source, value in psnrs.items():
+            if math.isnan(value):
+                raise NonFiniteError(
+                    f"the network gives NaN for a held-out picture of {source} after step "
+                    f"{self.step}, though its weights are finite; look for a block that divides "
+                    "by zero, or use run.precision='fp32'"
+                )
         if records:
             self._keep(psnrs)
         return psnrs
@@ -353,29 +368,43 @@ class Trainer:
         # short runs would otherwise average in their random start
         decay = min(self.recipe.optim.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            theirs = self.network.state_dict()
-            for name, value in self.average.state_dict().items():
+            # these name what several places share once
+            pairs = itertools.chain(
+                zip(self.average.parameters(), self.network.parameters(), strict=True),
+                zip(self.average.buffers(), self.network.buffers(), strict=True),
+            )
+            for value, theirs in pairs:
                 if value.is_floating_point():
-                    value.lerp_(theirs[name], 1 - decay)
+                    mean = torch.lerp(value, theirs, 1 - decay)
+                    value.copy_(mean.where(value != theirs, theirs))  # a mask may hold infinity
                 else:
-                    value.copy_(theirs[name])
+                    value.copy_(theirs)
 
     def _save(self) -> None:
         state = {
-            "recipe": self.recipe.model_dump_json(),
+            "recipe": _as_json(self.recipe),
             "step": self.step,
             "best": self.best,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "losses": self._state_of_losses(),
         }
         save_checkpoint(self._checkpoint, state)
+
+    def _state_of_losses(self) -> dict[str, Tensor]:
+        """Return what losses learn or count; frozen parameters are large and made anew."""
+        losses = self.objective.module.losses
+        frozen = {name for name, p in losses.named_parameters() if not p.requires_grad}
+        return {name: v for name, v in losses.state_dict().items() if name not in frozen}
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
+            losses = self.objective.module.losses
+            losses.load_state_dict({**losses.state_dict(), **state["losses"]})
             self.step, self.best = int(state["step"]), float(state["best"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(f"{self._checkpoint} does not fit this network: {error}") from error
@@ -448,10 +477,11 @@ def _select(network: nn.Module, pattern: str) -> list[nn.Parameter]:
     except re.error as error:
         raise RecipeError(f"model.only = {pattern!r} is no regular expression: {error}") from error
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(bool(wanted.match(name)))
+        if not wanted.match(name):  # what a block has frozen itself stays so in any case
+            parameter.requires_grad_(False)
     chosen = [p for p in network.parameters() if p.requires_grad]
     if not chosen:
-        raise RecipeError(f"model.only = {pattern!r} matches no parameter")
+        raise RecipeError(f"model.only = {pattern!r} matches no parameter that can be trained")
     return chosen
 
 
@@ -462,10 +492,11 @@ def _figures(done: Progress, rate: float) -> dict[str, float]:
 
 
 def _refuse_non_finite(value: Tensor, what: str) -> None:
-    if not torch.isfinite(value).all():
+    finite = torch.isfinite(value)
+    if not finite.all():
         raise NonFiniteError(
-            f"{what} is {float(value.detach())}; lower optim.lr, set optim.clip, or use "
-            "run.precision='fp32'"
+            f"{what} is {float(value.detach()[~finite][0])}; lower optim.lr, set optim.clip, or "
+            "use run.precision='fp32'"
         )
 
 
@@ -499,6 +530,10 @@ def _refuse_contradictions(recipe: Recipe, global_context: bool) -> None:
     steps = [phase.step for phase in recipe.phases]
     if steps != sorted(set(steps)):
         raise RecipeError(f"phases: their steps must rise, but are {steps}")
+
+
+def _as_json(recipe: Recipe) -> str:
+    return to_json(recipe.model_dump(mode="json"), indent=None)
 
 
 def _refuse_other_recipe(had: dict[str, Any], now: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from enhancekit.builtin.composite import CompositeLoss
 from enhancekit.errors import PluginError
 from enhancekit.inference.apply import blaming
 from enhancekit.training.batches import Batch
@@ -62,13 +63,21 @@ class Objective(nn.Module):
 
     def terms(self, phase: int) -> dict[str, float]:
         """Return each term of the phase's loss at the last call, where it has terms."""
-        return dict(getattr(self.losses[phase], "values", {})) if self.losses else {}
+        loss = self.losses[phase] if self.losses else None
+        return loss.values if isinstance(loss, CompositeLoss) else {}
 
 
 def _scalar(loss: nn.Module, output: Tensor, target: Tensor) -> Tensor:
     value: object = loss(output, target)
+    if isinstance(loss, CompositeLoss):
+        for part, gave in zip(loss.losses, loss.last.values(), strict=True):
+            _refuse_shape(part, gave)
+    return _refuse_shape(loss, value)
+
+
+def _refuse_shape(loss: nn.Module, value: object) -> Tensor:
     if not isinstance(value, Tensor) or value.ndim:
-        name = getattr(loss, "enhancekit_origin", f"the loss {loss}")
+        name = getattr(loss, "enhancekit_origin", f"the loss {type(loss).__name__}")
         gave = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise PluginError(
             f"{name} gave {gave}, but training needs one number for a batch, a tensor without "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from enhancekit.errors import RecipeError
 
@@ -28,6 +28,7 @@ Positive = Annotated[int, Field(gt=0, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
 Number = Annotated[float, Field(strict=True)]
 Weight = Annotated[Number, Field(ge=0.01, le=100)]
+Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 
 
@@ -122,7 +123,7 @@ class Optimiser(_Section):
 class Run(_Section):
     """How long, how large, and how often things are written."""
 
-    out: str
+    out: Annotated[str, Field(min_length=1)]
     """Folder of the run, relative to the working directory."""
     steps: Positive
     """Optimiser steps."""
@@ -154,7 +155,7 @@ class Phase(_Section):
 
     step: Positive
     """The first step it is used for."""
-    loss: Annotated[str, Field(min_length=1)]
+    loss: Annotated[Stripped, Field(min_length=1)]
     """As ``loss`` of the recipe."""
 
 
@@ -163,7 +164,7 @@ class Recipe(_Section):
 
     data: Data
     model: Model
-    loss: str
+    loss: Stripped
     """Registered loss or a weighted sum, e.g. ``"charbonnier + 0.1*ssim"``; empty to train the
     global context alone."""
     loss_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -199,11 +200,17 @@ def read_recipe(source: str, changes: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(table)
     except ValidationError as error:
         lines = [
-            f"{'.'.join(str(p) for p in e['loc'])}: "
-            + ("unknown key" if e["type"] == "extra_forbidden" else e["msg"])
+            f"{'.'.join(str(p) for p in e['loc'])}: " + _said(e["type"], e["msg"], e["input"])
             for e in error.errors()
         ]
         raise RecipeError(f"recipe {source}: " + "; ".join(lines)) from None
+
+
+def _said(kind: str, message: str, given: Any) -> str:
+    if kind == "extra_forbidden":
+        return "unknown key"
+    quoted = f", not {given}; quote it: '\"{given}\"'" if kind == "string_type" else ""
+    return message + quoted
 
 
 def _text(source: str) -> str:
@@ -219,13 +226,13 @@ def _text(source: str) -> str:
 
 def _apply(table: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
-    if not equals or not key.strip():
+    *sections, last = (part.strip() for part in key.split("."))
+    if not equals or not last or "" in sections or "\n" in change:
         raise RecipeError(f"cannot read the change {change!r}; write section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    *sections, last = key.strip().split(".")
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):

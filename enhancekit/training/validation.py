@@ -15,6 +15,9 @@ from enhancekit.training.pairs import Pair
 
 __all__ = ["spread", "validate"]
 
+_LONGEST = 60
+"""Characters of a sample's name; each may take four of the 255 bytes of a file name."""
+
 
 def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
     """Choose at most `count` pairs evenly over all.
@@ -61,7 +64,9 @@ def validate(
             values.append(psnr(*(t[0].permute(1, 2, 0).numpy() for t in (output, high))))
             if i < 2:
                 name = re.sub(r"[^\w.]+", "-", f"{source}-{pair.name}").strip("-")
-                show(name, (low, output, high))
+                show(
+                    name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{i}", (low, output, high)
+                )
         if values:
             result[source] = sum(values) / len(values)
     return result

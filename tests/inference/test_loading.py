@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -110,6 +111,14 @@ class TestOptions:
     def test_no_number_where_a_function_needs_one(self, value):
         with pytest.raises(OptionError, match=f"gamma is a number, not {value!r}"):
             enhancekit.load("gamma", gamma=value)
+
+    def test_a_function_that_takes_any(self, make_plugin):
+        code = "def kept(picture, **options):\n    return picture * options.get('by', 1)"
+        make_plugin(
+            code=code, enhancers=[{"name": "kept", "task": "tone", "target": "{code}:kept"}]
+        )
+        dark = np.full((2, 2, 3), 0.5, np.float32)
+        assert enhancekit.load("kept", by=0.5).enhance(dark).max() == 0.25
 
     def test_unknown_to_a_function_without_any(self):
         with pytest.raises(OptionError, match="no option gamma; it has none"):
@@ -302,3 +311,21 @@ class TestBrokenBackbones:
         )
         with pytest.raises(PluginError, match=rf"backbone acme:net \(acme-nets 2\.0\).*{said}"):
             build_network(Entry(spec, provider, "enhancer"), {}, pretrained=False)
+
+
+class TestControlsOfFunctions:
+    CODE = "def toned(picture, amount=0.5, by=1):\n    return picture * amount * by"
+    SPEC: ClassVar = {"name": "toned", "task": "tone", "target": "{code}:toned"}
+
+    def test_go_over_the_options(self, make_plugin):
+        make_plugin(code=self.CODE, enhancers=[{**self.SPEC, "controls": {"amount": (0.0, 1.0)}}])
+        white = np.ones((2, 2, 3), np.float32)
+        enhancer = enhancekit.load("toned", by=0.5)
+        assert enhancer.enhance(white).max() == 0.25
+        assert enhancer.enhance(white, amount=1.0).max() == 0.5
+        assert enhancekit.load("toned", amount=0.25).enhance(white).max() == 0.25
+
+    def test_that_it_has_not(self, make_plugin):
+        make_plugin(code=self.CODE, enhancers=[{**self.SPEC, "controls": {"glow": (0.0, 1.0)}}])
+        with pytest.raises(PluginError, match=r"orbit:toned .*controls its target has not: glow"):
+            enhancekit.load("toned")

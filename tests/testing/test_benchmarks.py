@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from enhancekit.testing.benchmarks import Measure, peak_memory
+from enhancekit.testing.benchmarks import Measure, loaded, peak_memory
 from enhancekit.testing.options import read_size
 
 
@@ -40,6 +40,12 @@ def test_the_plain_network_gets_a_contiguous_picture():
     x = Measure(unused, "5x7", 1).tensor
     assert x.shape == (1, 3, 5, 7)
     assert x.is_contiguous()
+
+
+def test_what_a_scheme_loads_is_measured_whole(make_plugin):
+    code = "import enhancekit\ndef load(place, **how):\n    return enhancekit.load(place, **how)"
+    make_plugin(code=code, schemes=[{"name": "by", "target": "{code}:load"}])
+    assert loaded("by:gamma").entry.qualified_name == "builtin:gamma"
 
 
 def test_an_unknown_enhancer(cli):

@@ -41,6 +41,11 @@ class NeedsTwoPixels(Mended):
         return super().forward(F.pad(x, (1, 1, 1, 1), mode="reflect")[..., 1:-1, 1:-1])
 
 
+class OfAnotherType(Mended):
+    def forward(self, x):
+        return super().forward(x).double()
+
+
 class LooksFurther(Mended):
     halo = 1
 
@@ -248,7 +253,7 @@ def name_of(made):
 class Plugin:
     @hookimpl
     def enhancekit_blocks(self):
-        for made in (Mended, *(b for b, _ in BLOCKS.values())):
+        for made in (Mended, OfAnotherType, *(b for b, _ in BLOCKS.values())):
             target = f"{__name__}:{made.__name__}"
             yield BlockSpec(name=name_of(made), role="residual", summary="x", target=target)
         yield BlockSpec(name="conv", role="encoder", summary="x", target="torch.nn:Conv2d")
@@ -280,6 +285,10 @@ class TestBlock:
         found = failing(BlockCase(f"kit:{name_of(made)}"))
         assert set(found) == {check}
         assert re.search(said, found[check])
+
+    def test_another_type_is_refused(self):
+        found = failing(BlockCase("kit:of-another-type"))
+        assert "gives torch.float64 for torch.float32" in found["shapes"]
 
     def test_mended(self):
         assert {o.status for o in check_block("kit:mended")} == {"passed"}

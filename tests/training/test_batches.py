@@ -368,7 +368,7 @@ class TestRefused:
     def test_pictures_that_cannot_be_trained_on(self, tmp_path):
         pairs = self.write(tmp_path, np.zeros((30, 40, 4), "u1"), np.zeros((30, 40, 3), "u1"))
         with pytest.raises(
-            DataError, match=r"'scene' cannot .*scene\.png: mode RGBA cannot be trained on"
+            DataError, match=r"'scene' cannot .*scene\.png: mode RGBA; training and evaluation take"
         ):
             make(pairs)
 

@@ -151,6 +151,13 @@ class TestFiles:
                 assert entry["metrics"][name]["interval"] == list(summary.interval)
                 assert entry["metrics"][name]["worst_picture"] == summary.worst_picture
 
+    def test_how_each_metric_is_computed_stands_below(self, made):
+        assert "psnr: over all channels, peak 1; ssim: scikit-image, " in as_markdown(made[0])
+
+    def test_a_bar_in_a_name_is_none_of_the_table(self, made, monkeypatch):
+        monkeypatch.setattr(made[0][0], "options", {"how": "a|b"})
+        assert "| builtin:identity how=a\\|b | " in as_markdown(made[0])
+
     def test_markdown_has_a_row_for_each_enhancer(self, made, tmp_path):
         write_report(tmp_path, *made, "title")
         text = (tmp_path / "results.md").read_text()

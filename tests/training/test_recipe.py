@@ -205,13 +205,29 @@ class TestChanges:
             found = getattr(found, part)
         assert found == value
 
+    def test_what_looks_like_no_text_is_to_be_quoted(self, source):
+        with pytest.raises(
+            RecipeError, match=r"run\.out: .*not 2024-01-02; quote it: '\"2024-01-02\"'"
+        ):
+            read_recipe(source, ["run.out=2024-01-02"])
+        assert read_recipe(source, ['run.out="2024-01-02"']).run.out == "2024-01-02"
+
+    def test_the_folder_of_a_run_has_a_name(self, source):
+        with pytest.raises(RecipeError, match=r"run\.out: "):
+            read_recipe(source, ["run.out="])
+
+    def test_blanks_around_a_loss_mean_nothing(self, source):
+        assert read_recipe(source, ["loss=' l1 '"]).loss == "l1"
+
     def test_later_ones_win(self, source):
         assert read_recipe(source, ["run.steps=7", "run.steps=8"]).run.steps == 8
 
     def test_they_add_sections(self, source):
         assert read_recipe(source, ["optim.warm_up=3"]).optim.warm_up == 3
 
-    @pytest.mark.parametrize("change", ["run.steps", "=5", " =5", ""])
+    @pytest.mark.parametrize(
+        "change", ["run.steps", "=5", " =5", "", "run.=3", "run.steps=5\nloss='l1'"]
+    )
     def test_unreadable(self, source, change):
         with pytest.raises(RecipeError, match=r"cannot read the change .*section\.key=value"):
             read_recipe(source, [change])

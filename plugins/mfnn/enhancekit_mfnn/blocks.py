@@ -176,6 +176,11 @@ class GLSC(nn.Module):
                     f"{tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__} for "
                     f"{tuple(x.shape)}; a residual block keeps the shape"
                 )
+            if y.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+                raise PluginError(
+                    f"{getattr(block, 'enhancekit_origin', type(block).__name__)} gave {y.dtype} "
+                    f"for {x.dtype}; a residual block keeps the type"
+                )
             x = y
         return x
 

@@ -153,6 +153,19 @@ class TestGLSC:
     def test_the_halo_adds_up(self, share_weights):
         assert GLSC(4, 6, 5, SCR, share_weights=share_weights).halo == 5 * SCR.halo
 
+    def test_another_type_is_refused_by_the_blocks_name(self):
+        class Half(nn.Identity):
+            enhancekit_origin = "block acme:half (acme 1.0)"
+
+            def forward(self, x):
+                return x.half()
+
+        block = GLSC(4, 6, 1, lambda channels: Half())
+        with pytest.raises(
+            PluginError, match=r"^block acme:half .* gave torch.float16 for torch.fl"
+        ):
+            block(noise(1, 4, 5, 5))
+
     def test_an_unknown_halo_stays_unknown(self):
         def plain(channels):
             return nn.Conv2d(channels, channels, 3, padding=1)
