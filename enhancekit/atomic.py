@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import threading
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,20 +12,12 @@ from typing import BinaryIO
 
 __all__ = ["replacing"]
 
-_ASKING = threading.Lock()
-
-
-def _mask() -> int:
-    """Return the process's umask, which can only be asked for by setting it."""
-    with _ASKING:
-        mask = os.umask(0)
-        os.umask(mask)
-    return mask
-
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that takes its place when the block ends well.
+
+    What it replaces passes on its permissions; a link stays one.
 
     Parameters
     ----------
@@ -39,6 +31,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Examples
     --------
+    >>> import tempfile
     >>> from pathlib import Path
     >>> folder = Path(tempfile.mkdtemp())
     >>> with replacing(folder / "note") as file:
@@ -46,15 +39,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     >>> [p.name for p in folder.iterdir()], (folder / "note").read_bytes()
     (['note'], b'whole')
     """
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=".enhancekit-")
-    temporary = Path(name)
+    path = Path(os.path.realpath(path))
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+    temporary = path.with_name(f".enhancekit-{secrets.token_hex(8)}")
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
+    # the system takes the umask off, which cannot be asked for without changing it for all threads
+    number = os.open(temporary, flags, 0o666 if mode is None else 0o600)
     try:
         with os.fdopen(number, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp gives a private file; this gives it what any new file would have had
-        temporary.chmod(0o666 & ~_mask())
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import os
-import sys
-from concurrent.futures import ThreadPoolExecutor
+import stat
 
 import pytest
 from PIL import Image
 
-from enhancekit import atomic
 from enhancekit.errors import ImageError
 from enhancekit.imaging.pictures import write
 
 
-def test_threads_leave_the_umask_as_it_was():
-    interval, before = sys.getswitchinterval(), os.umask(0o027)
-    sys.setswitchinterval(1e-6)
+def test_a_new_file_has_the_permissions_of_any_other(tmp_path, monkeypatch):
+    before = os.umask(0o027)
+    # what asks for the umask changes it, for the files of other threads too
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask is the process's"))
     try:
-        with ThreadPoolExecutor(4) as threads:
-            seen = set(threads.map(lambda _: atomic._mask(), range(4000)))
-        assert seen == {0o027}
+        write(Image.new("L", (2, 2)), tmp_path / "a.png")
+        assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o640
     finally:
-        sys.setswitchinterval(interval)
-        after = os.umask(before)
-    assert after == 0o027
+        monkeypatch.undo()
+        os.umask(before)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_what_is_replaced_passes_on_its_permissions(tmp_path, mode):
+    path = tmp_path / "a.png"
+    path.touch()
+    path.chmod(mode)
+    write(Image.new("L", (2, 2)), path)
+    assert path.stat().st_size > 0
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "b.png"
+    target.touch()
+    (tmp_path / "a.png").symlink_to(target)
+    write(Image.new("L", (2, 2)), tmp_path / "a.png")
+    assert (tmp_path / "a.png").is_symlink()
+    assert target.stat().st_size > 0
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.png", "b.png", "elsewhere"]
 
 
 def test_the_longest_name(tmp_path):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import struct
 import subprocess
 import sys
+import time
 import warnings
 from importlib.metadata import entry_points
 
@@ -34,7 +36,7 @@ RECIPE = "enhancekit_mfnn:recipes/mfnn-lite.toml"
 def shell(*arguments, path="", **environment):
     """Run the command line in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-c", "from enhancekit.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", "from enhancekit.cli import run; run()", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -84,7 +86,28 @@ class TestProcess:
 
     def test_the_command_is_installed(self):
         (point,) = entry_points(group="console_scripts", name="enhancekit")
-        assert point.value == "enhancekit.cli:main"
+        assert point.value == "enhancekit.cli:run"
+
+    def test_what_is_given_up_does_not_spoil_the_end(self, out):
+        save(out / "a.png", random_picture(500, 500))
+        done = shell("enhance", out / "a.png", "-o", out / "b.png", "-e", NET, "--time-limit", 0.01)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.count("\n") == 1
+        assert "was given up" in done.stderr
+        assert [p.name for p in out.iterdir()] == ["a.png"]
+
+    def test_terminated_it_clears_away(self, out):
+        save(out / "a.png", random_picture(1200, 1200))
+        code = "from enhancekit.cli import run; run()"
+        words = ["enhance", out / "a.png", "-o", out / "b.png", "-e", NET]
+        process = subprocess.Popen([sys.executable, "-c", code, *map(str, words)])
+        for _ in range(600):
+            if len(list(out.iterdir())) > 1 or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        assert [p.name for p in out.iterdir()] == ["a.png"]
 
     def test_enhance(self, dark, out):
         done = shell("enhance", dark, "-o", out / "good.png", "-e", "gamma")
@@ -625,6 +648,11 @@ class TestBadChoice:
             (["-e", "gamma", "--strength", "nan"], ["strength", "nan"]),
             (["-e", "gamma", "--control", "exposure=0.5"], ["no control 'exposure'"]),
             (["-e", "gamma", "--control", "exposure"], ["--control takes key=value"]),
+            (
+                ["-e", "gamma", "--control", "a=1", "--control", "a=2"],
+                ["--control a is given twice"],
+            ),
+            (["-e", "gamma", "--control", "exposure=1", "--exposure", "1"], ["say the same"]),
             (["-e", "gamma", "--tile", "big"], ["--tile", "'big'"]),
             (["-e", "gamma", "--tile", "-3"], ["--tile", "'-3'"]),
             (["-e", "gamma", "--precision", "fp8"], ["precision 'fp8'"]),

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Crew", "LateError"]
+__all__ = ["GIVEN_UP", "Crew", "LateError"]
 
 Job = TypeVar("Job")
 Made = TypeVar("Made")
 Value = TypeVar("Value")
 
+GIVEN_UP = "enhancekit, given up"
+"""Name of threads that go on with what nobody waits for. While one of them is in torch, Python
+cannot end as it should; ``os._exit`` can."""
 _POLL = 0.2  # seconds between looks at the clock; also lets Ctrl-C through on every system
 
 
@@ -28,6 +31,7 @@ class _Task(Generic[Job]):
     def __init__(self, job: Job) -> None:
         self.job = job
         self.given_up = False
+        self.thread: threading.Thread
         self._lock = threading.Lock()
         self._spent = 0.0
         self._since: float | None = time.monotonic()
@@ -102,7 +106,8 @@ class Crew(Generic[Job, Made]):
         """Begin a job."""
         task = _Task(job)
         self._tasks.append(task)
-        threading.Thread(target=self._do, args=(task,), daemon=True).start()
+        task.thread = threading.Thread(target=self._do, args=(task,), daemon=True)
+        task.thread.start()
 
     def next(self) -> tuple[Job, Made | BaseException]:
         """Wait until a job ends; return it with what it made, or what it raised.
@@ -145,9 +150,11 @@ class Crew(Generic[Job, Made]):
     def _give_up(self, task: _Task[Job]) -> None:
         with self._turn:
             task.given_up = True
+            task.thread.name = GIVEN_UP
             self._tasks.remove(task)
             if self._computed is task:  # the others shall not wait for it
                 self._computed = None
+                self._computer.name = GIVEN_UP
                 self._computer = self._hire()
 
     def _do(self, task: _Task[Job]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -72,10 +74,11 @@ def enhance_files(
 def _made(plan: Plan, loaded: Enhancer, job: Job, time_limit: float | None) -> BaseException | None:
     """Make a file; one that is given up may go on, but in a folder that is gone."""
     try:
+        place = Path(os.path.realpath(job.target))  # a link stays one
         with tempfile.TemporaryDirectory(
-            dir=job.target.parent, prefix=".enhancekit-", ignore_cleanup_errors=True
-        ) as place:
-            job.staged = Path(place, job.target.name)
+            dir=place.parent, prefix=".enhancekit-", ignore_cleanup_errors=True
+        ) as folder:
+            job.staged = Path(folder, job.target.name)
             if time_limit is None:
                 plan.make(loaded, job)
             else:
@@ -85,7 +88,9 @@ def _made(plan: Plan, loaded: Enhancer, job: Job, time_limit: float | None) -> B
                 crew.close()
                 if error is not None:
                     return error
-            job.staged.replace(job.target)
+            if place.exists():
+                shutil.copymode(place, job.staged)
+            job.staged.replace(place)
     except EnhanceKitError as error:
         return error
     except OSError as error:

@@ -182,6 +182,9 @@ def enhance_folder(
     )
     made = _made(names, plan.encoding)
     loaded = plan.load()
+    loaded.check(strength=strength, mode=mode, **plan.controls)
+    if plan.encoding.format:  # else it is each file's own
+        plan.encoding.options(plan.encoding.kind(root))
     settings = plan.settings(loaded)
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,7 @@ def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: 
                 continue
             if path.is_symlink():
                 warnings.warn(f"{path} is a link to a folder and is not followed", stacklevel=2)
-            elif (path / "manifest.jsonl").exists():
+            elif (path / "manifest.jsonl").exists() or any(path.glob("manifest-*-of-*.jsonl")):
                 warnings.warn(f"{path} holds results of an earlier run, left out", stacklevel=2)
             else:
                 inside.append(name)

@@ -202,7 +202,7 @@ def _naming(job: Job) -> Iterator[None]:
         yield
     except (ImageError, OptionError) as error:
         said = str(error)
-        if str(job.staged) not in said:
+        if not any(str(path) in said for path in (job.staged, job.target)):
             said = f"{job.target}: {said}"
         raise ImageError(said.replace(str(job.staged), str(job.target))) from error
 

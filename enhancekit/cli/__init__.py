@@ -1,18 +1,23 @@
 """The command line: one module a command, errors as one line, exit codes that mean something.
 
-0: done. 1: an error, named in one line. 2: wrong usage. 3: some of several inputs failed.
-130: interrupted.
+0: done. 1: an error, named in one line. 2: no such option. 3: some of several inputs failed.
+130: interrupted. 143: terminated.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import signal
 import sys
+import threading
 import warnings
 
 import typer
 
 from enhancekit._version import __version__
+from enhancekit.batch.crew import GIVEN_UP
 from enhancekit.cli import (
     bench,
     compare,
@@ -31,7 +36,7 @@ from enhancekit.cli import (
 )
 from enhancekit.errors import EnhanceKitError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]
 
 app = typer.Typer(
     name="enhancekit",
@@ -71,8 +76,23 @@ def _options(
     del version
 
 
+def run() -> None:
+    """Run the command line as all that this process does."""
+    # as for Ctrl-C, what is half done is cleared away
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        main()
+    except SystemExit as end:
+        if not any(thread.name == GIVEN_UP for thread in threading.enumerate()):
+            raise
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(end.code if isinstance(end.code, int) else 0)
+
+
 def main() -> None:
-    """Run the command line of this process."""
+    """Run the command line in this process."""
     for stream in (sys.stdout, sys.stderr):  # names of files may be no text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

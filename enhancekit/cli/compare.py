@@ -37,6 +37,9 @@ def compare(  # noqa: PLR0917
     precision: Precision = "auto",
     tile: Tile = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the page if it exists.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compare enhancers on the pictures of a folder, those they disagree on first."""
@@ -47,6 +50,8 @@ def compare(  # noqa: PLR0917
         raise FolderError(f"{output} is a page, whose name ends in .html")
     if not output.parent.is_dir():
         raise FolderError(f"{output} cannot be written: there is no folder {output.parent}")
+    if output.exists() and not overwrite:
+        raise FolderError(f"{output} exists already; pass --overwrite to replace it")
     enhancers = [
         load(name, device=device, precision=precision, tile=tile_value(tile)) for name in enhancer
     ]

@@ -132,7 +132,11 @@ def enhance(  # noqa: PLR0917
     if engine == "ray":
         raise OptionError("Ray computes no networks, it shares folders out; use --ray local")
     encoding = Encoding(quality, subsampling, lossless, metadata, file_format)
-    controls = settings(control or (), "--control") | _given(exposure=exposure)
+    controls = settings(control or (), "--control")
+    if exposure is not None:
+        if "exposure" in controls:
+            raise OptionError("--exposure and --control exposure=... say the same; give one")
+        controls["exposure"] = exposure
     asked = _given(
         recursive=recursive or None,
         include=include or None,
@@ -188,6 +192,7 @@ def enhance(  # noqa: PLR0917
         frames=frames,
     )
     loaded = plan.load()
+    loaded.check(strength=strength, mode=mode, **controls)
     done: list[dict[str, Any]] = []
     try:
         with progress() as shown:

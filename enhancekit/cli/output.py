@@ -99,6 +99,8 @@ def settings(texts: Iterable[str], option: str) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise OptionError(f"{option} takes key=value, not {text!r}")
+        if key in found:
+            raise OptionError(f"{option} {key} is given twice")
         try:
             found[key] = json.loads(value)
         except ValueError:

@@ -282,6 +282,8 @@ def _open_array(array: Pixels, *, with_alpha: bool = False) -> Opened:
         raise ImageError(f"a numpy array of shape {shape} is no picture{hint}; {_SUPPORTED}")
     if 0 in shape:
         raise ImageError(f"a numpy array of shape {shape} has no pixels")
+    if isinstance(array, np.ma.MaskedArray):
+        raise ImageError("a masked array is no picture; fill it first: array.filled(0)")
     dtype = _NUMPY_DTYPES.get(array.dtype.newbyteorder("="))
     if dtype is None:
         raise ImageError(f"a numpy array of {array.dtype} is not supported; {_SUPPORTED}")
@@ -311,6 +313,8 @@ def _open_tensor(given: Tensor) -> Opened:
         raise ImageError(f"a tensor of shape {shape} has no pixels")
     if given.dtype not in _RANGES and given.dtype not in _FLOATS:
         raise ImageError(f"a tensor of {given.dtype} is not supported; {_SUPPORTED}")
+    if given.is_meta:
+        raise ImageError("a tensor on the device meta has no pixels")
     if given.layout != torch.strided:
         raise ImageError(f"a tensor of layout {given.layout} is not supported; use to_dense()")
     planes = given.detach()

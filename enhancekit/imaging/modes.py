@@ -12,6 +12,12 @@ from enhancekit.imaging.colour import from_cmyk
 
 __all__ = ["check_range", "plain", "plain_mode"]
 
+_ADVICE = {
+    "I": "its range is not known; give a numpy array of uint16",
+    "I;16": "remove the transparent colour, or give a numpy array of uint16 with alpha",
+    "La": "convert it first: image.convert('LA')",
+    "RGBa": "convert it first: image.convert('RGBA')",
+}
 _KEPT = ("L", "LA", "RGB", "RGBA", "F")
 
 
@@ -30,7 +36,7 @@ def plain_mode(image: Image.Image) -> str:
     """
     mode, keyed = image.mode, "transparency" in image.info
     if mode in ("P", "PA"):
-        return "RGBA" if keyed or mode == "PA" else "RGB"
+        return "RGBA" if image.has_transparency_data else "RGB"
     if mode in ("1", "L", "RGB") and keyed:
         # the key is a pixel value, which enhancement changes, so it becomes alpha
         return "RGBA" if mode == "RGB" else "LA"
@@ -44,7 +50,7 @@ def plain_mode(image: Image.Image) -> str:
         return mode
     raise ImageError(
         f"PIL mode {mode}{' with a transparent colour' if keyed else ''} is not supported; "
-        "convert it first, e.g. image.convert('RGB')"
+        + _ADVICE.get(mode, "convert it first: image.convert('RGB')")
     )
 
 

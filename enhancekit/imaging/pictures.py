@@ -135,6 +135,7 @@ class Photograph(Image.Image):
             metadata = _handed_on(self)
             if name == "JPEG":
                 _check_lengths(path, metadata)
+            _tell_of_lost(path, name, metadata)
             super().save(fp, format, **{**_as_pillow_takes_it(name, metadata), **params})
 
 
@@ -375,14 +376,8 @@ def _saver(
     carried = [_carried(one, kind, encoding) for one in frames.pictures]
     for one, with_it in zip(frames.pictures, carried, strict=True):
         _check_holds(path, kind, one.mode, one.size, with_it)
-        lost = kept(one.info).keys() - {"dpi"} - set(kind.carries)
-        if lost and encoding.metadata == "keep":
-            named = ", ".join(_CALLED[name] for name in sorted(lost))
-            warnings.warn(
-                f"{path}: {kind.name} has no place for {named}, left out here",
-                ImageWarning,
-                stacklevel=3,
-            )
+        if encoding.metadata == "keep":
+            _tell_of_lost(path, kind.name, kept(one.info))
 
     def save(file: BinaryIO) -> None:
         if kind.name == "TIFF":
@@ -391,6 +386,16 @@ def _saver(
             _encode(frames, file, kind, options | carried[0])
 
     return save
+
+
+def _tell_of_lost(path: Path, name: str, metadata: dict[str, Any]) -> None:
+    """Warn of the metadata that have no place in a format."""
+    places = next((kind.carries for kind in SUFFIXES.values() if kind.name == name), ())
+    if lost := metadata.keys() - {"dpi", *places}:
+        named = ", ".join(_CALLED[each] for each in sorted(lost))
+        warnings.warn(
+            f"{path}: {name} has no place for {named}, left out here", ImageWarning, stacklevel=4
+        )
 
 
 @contextmanager

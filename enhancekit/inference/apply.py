@@ -145,7 +145,9 @@ def network_parts(
     arguments = []
     if global_context:
         wanted = (controls or {}).items()
-        given = {k: torch.full((count,), float(v), device=device) for k, v in wanted}
+        given = {
+            k: torch.full((count,), float(v), dtype=torch.float32, device=device) for k, v in wanted
+        }
         whole = _whole(source, getattr(module, "context_grid", None))
         with _computing(device, dtype), blaming(whole):
             arguments.append(module.context(whole.to(device), **given))  # type: ignore[operator]

@@ -124,19 +124,8 @@ class Enhancer:
         PluginError
             If a plugin's code fails; names the block and the plugin.
         """
-        if not is_number(strength) or not 0 <= strength <= 1:
-            raise OptionError(f"strength lies between 0 (as it came) and 1, not {strength!r}")
+        self.check(strength=strength, mode=mode, **controls)
         strength = float(strength)
-        if strength < 1 and self.entry.spec.scale > 1:
-            raise OptionError(
-                f"{self.entry} enlarges, so its result cannot be mixed with the picture as it "
-                "came; leave strength at 1"
-            )
-        if mode not in ("exact", "fast"):
-            raise OptionError(f"mode is 'exact' or 'fast', not {mode!r}")
-        if mode == "fast" and self.entry.spec.scale > 1:
-            raise OptionError(f"{self.entry} enlarges, which mode='fast' cannot; use 'exact'")
-        self._check_controls(controls)
         opened = open_image(image)
         if strength == 0:
             return opened.copy()  # type: ignore[no-any-return]
@@ -151,6 +140,34 @@ class Enhancer:
                 pixels = opened.read(rows, columns).lerp(pixels, strength)  # noqa: PLW2901
             canvas.write(rows, columns, pixels)
         return canvas.close()  # type: ignore[no-any-return]
+
+    def check(self, *, strength: float = 1.0, mode: str = "exact", **controls: float) -> None:
+        """Refuse what `enhance` would refuse of any picture.
+
+        Raises
+        ------
+        OptionError
+            If `strength` or a control is out of range, or a control is unknown.
+
+        Examples
+        --------
+        >>> import enhancekit
+        >>> enhancekit.load("gamma").check(strength=2)
+        Traceback (most recent call last):
+        enhancekit.errors.OptionError: strength lies between 0 (as it came) and 1, not 2
+        """
+        if not is_number(strength) or not 0 <= strength <= 1:
+            raise OptionError(f"strength lies between 0 (as it came) and 1, not {strength!r}")
+        if strength < 1 and self.entry.spec.scale > 1:
+            raise OptionError(
+                f"{self.entry} enlarges, so its result cannot be mixed with the picture as it "
+                "came; leave strength at 1"
+            )
+        if mode not in ("exact", "fast"):
+            raise OptionError(f"mode is 'exact' or 'fast', not {mode!r}")
+        if mode == "fast" and self.entry.spec.scale > 1:
+            raise OptionError(f"{self.entry} enlarges, which mode='fast' cannot; use 'exact'")
+        self._check_controls(controls)
 
     def run(self, pictures: Tensor, **controls: float) -> Tensor:
         """Enhance float pictures of shape (N, 3, H, W); the pipeline without its two ends.
@@ -278,6 +295,12 @@ class Enhancer:
                 raise OptionError(f"{name} is a number between {low:g} and {high:g}, not {value!r}")
             if not low <= value <= high:
                 raise OptionError(f"{name} lies between {low:g} and {high:g}, not {value}")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} cannot be copied or sent to another process; call enhancekit.load there "
+            "(and start processes by spawn, since torch's threads do not survive a fork)"
+        )
 
     def __repr__(self) -> str:
         how = precision_name(self.precision)

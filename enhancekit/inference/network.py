@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from enhancekit.errors import OptionError, PluginError, WeightsError
@@ -80,7 +82,8 @@ def build_network(
     if pretrained and weights is None and entry.spec.weights is None:
         raise WeightsError(f"{entry} ships no trained weights.{how_to_get(hint)}")
     _refuse_unknown(backbone, config)
-    module = backbone.create(**config)
+    with _plain_defaults():
+        module = backbone.create(**config)
     if not isinstance(module, nn.Module):
         raise PluginError(f"{backbone} made a {type(module).__name__}, not a torch.nn.Module")
     needs = getattr(module, "size_requirements", None)
@@ -110,6 +113,18 @@ def build_network(
 def _defaults(backbone: Entry[BackboneSpec]) -> dict[str, Any]:
     parameters = inspect.signature(backbone.target()).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+@contextmanager
+def _plain_defaults() -> Iterator[None]:
+    """Build in 32 bits on the CPU, whatever a caller has made torch's defaults."""
+    theirs = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(theirs)
 
 
 def _refuse_unknown(backbone: Entry[BackboneSpec], config: Mapping[str, Any]) -> None:

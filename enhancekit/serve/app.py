@@ -227,7 +227,7 @@ class _Server:
 
 
 def _refuse_form(request: Request) -> None:
-    if request.headers.get("content-type", "").startswith("multipart/"):
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise ProblemError(
             415,
             "the body is the picture's bytes alone, not a form: curl --data-binary @photo.jpg, "

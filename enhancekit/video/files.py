@@ -44,6 +44,8 @@ _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """Matrix coefficients of H.273 to the ones the scaler knows."""
 _UNSPECIFIED, _RGB = 2, 0
+_LISTS = {"concat", "dash", "hls"}
+_TRANSPARENT = "{} has transparency, which would be lost; not supported"
 _HDR = {16: "PQ", 18: "HLG"}
 """Transfer characteristics of H.273 that do not resemble sRGB."""
 
@@ -120,20 +122,23 @@ def enhance_video(
         brightness = {"exposure": steady(pixels, elapsed)} if steady and strength else {}
         return enhancer.enhance(pixels, strength=strength, **(given | brightness))
 
+    if not target.parent.is_dir():
+        raise ImageError(f"{target} cannot be written: there is no folder {target.parent}")
     with _failing(source, "read"):
         first = _first_frame(source)
     kept = _Kept.of(first, source)
     count = 0
     with ExitStack() as stack:
         with _failing(source, "read"):
-            reading = stack.enter_context(av.open(str(source), metadata_errors="replace"))
+            reading = stack.enter_context(_opened(source))
         stack.enter_context(_failing(target, "written"))
         file = stack.enter_context(replacing(target))
         # else what phones say of themselves is left out of these two
         options = {"movflags": "use_metadata_tags"} if kind in ("mov", "mp4") else {}
         writing = stack.enter_context(av.open(file, "w", format=kind, options=options))
         video = reading.streams.video[0]
-        encoder = _add_video(writing, video, kept, codec, crf=crf, scale=enhancer.entry.spec.scale)
+        scale = enhancer.entry.spec.scale
+        encoder = _add_video(writing, video, kept, codec, source, crf=crf, scale=scale)
         copied = _add_copied(reading, writing, target)
         total = video.frames or None
         for item in _items(reading, video, copied, source):
@@ -142,7 +147,7 @@ def enhance_video(
                 writing.mux(item)
                 continue
             frame, elapsed = item
-            pixels = enhanced(kept.pixels(frame), elapsed)
+            pixels = enhanced(kept.pixels(frame, source), elapsed)
             writing.mux(encoder.encode(kept.frame(pixels, frame, encoder.pix_fmt or "")))
             count += 1
             if on_frame:
@@ -162,11 +167,30 @@ def _failing(path: Path, what: str) -> Iterator[None]:
         raise ImageError(f"{path} cannot be {what}: {error}") from error
 
 
+def _opened(source: Path) -> InputContainer:
+    """Open a file as just that: no address, and no list of other files."""
+    if not source.exists():
+        raise ImageError(f"{source} does not exist")
+    if not source.is_file():
+        raise ImageError(f"{source} is no file")
+    # else FFmpeg takes what stands before a colon for a protocol
+    options = {"protocol_whitelist": "file"}
+    file = av.open(f"file:{source}", metadata_errors="replace", options=options)
+    if lists := _LISTS & set(file.format.name.split(",")):
+        file.close()
+        raise ImageError(f"{source} only names other files ({lists.pop()}); give one of those")
+    return file
+
+
 def _first_frame(source: Path) -> VideoFrame:
     """Decode one frame, which knows more than the header does."""
-    with av.open(str(source), metadata_errors="replace") as file:
+    with _opened(source) as file:
         if not file.streams.video:
             raise ImageError(f"{source} has no pictures, only sound or data")
+        # VP8 and VP9 keep it beside the pictures, where their decoder does not look
+        told = {key.lower(): value for key, value in file.streams.video[0].metadata.items()}
+        if told.get("alpha_mode") == "1":
+            raise ImageError(_TRANSPARENT.format(source))
         for frame in file.decode(file.streams.video[0]):
             return frame
     raise ImageError(f"{source} holds no frame that can be decoded")
@@ -177,11 +201,12 @@ class _Kept:
     """How the frames of a video mean their numbers, which stays."""
 
     format: str
-    deep: bool
+    size: tuple[int, int]
+    bits: int
     matrix: int
     tags: tuple[int, int, int, int]
     full_range: bool
-    quarters: int
+    turn: _Turn
     reformatter: VideoReformatter
 
     @classmethod
@@ -196,7 +221,7 @@ class _Kept:
         if frame.interlaced_frame:
             raise ImageError(f"{source} is interlaced; deinterlace it first")
         if any(component.is_alpha for component in frame.format.components):
-            raise ImageError(f"{source} has transparency, which would be lost; not supported")
+            raise ImageError(_TRANSPARENT.format(source))
         if frame.rotation % 90:
             raise ImageError(f"{source} is turned by {frame.rotation} degrees; not supported")
         if frame.color_trc in _HDR:
@@ -207,16 +232,22 @@ class _Kept:
         name = frame.format.name
         return cls(
             format=name,
-            deep=max(component.bits for component in frame.format.components) > 8,
+            size=(frame.width, frame.height),
+            bits=max(component.bits for component in frame.format.components),
             matrix=_MATRICES[matrix],
             tags=(frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries),
             full_range=frame.color_range == ColorRange.JPEG or name.startswith("yuvj"),
-            quarters=frame.rotation // 90 % 4,
+            turn=_Turn.of(frame),
             reformatter=VideoReformatter(),
         )
 
-    def pixels(self, frame: VideoFrame) -> NDArray[Any]:
+    def pixels(self, frame: VideoFrame, source: Path) -> NDArray[Any]:
         """Give the upright RGB pixels (H, W, 3) of a frame, uint8 or uint16."""
+        if (frame.width, frame.height) != self.size:
+            raise ImageError(
+                f"{source}: its pictures change from {self.size[0]}x{self.size[1]} to "
+                f"{frame.width}x{frame.height} midway; split it there first"
+            )
         rgb = self.reformatter.reformat(
             frame,
             format="rgb48le" if self.deep else "rgb24",
@@ -226,7 +257,7 @@ class _Kept:
             dst_color_range=ColorRange.JPEG,
             interpolation=_EXACT,
         )
-        return np.rot90(rgb.to_ndarray(), self.quarters)
+        return self.turn(rgb.to_ndarray())
 
     def frame(self, pixels: NDArray[Any], given: VideoFrame, format: str) -> VideoFrame:  # noqa: A002
         """Give the frame of RGB pixels, at the time of the one it came from."""
@@ -247,12 +278,52 @@ class _Kept:
         return made
 
     @property
+    def deep(self) -> bool:
+        """Whether a channel has more than 8 bits."""
+        return self.bits > 8
+
+    @property
     def _range(self) -> ColorRange:
         return ColorRange.JPEG if self.full_range else ColorRange.MPEG
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """How frames are to be turned or mirrored to stand upright."""
+
+    sideways: bool
+    upside_down: bool
+    mirrored: bool
+
+    @classmethod
+    def of(cls, frame: VideoFrame) -> _Turn:
+        """Read the matrix that players apply: x' = ax + cy, y' = bx + dy."""
+        found: Any = frame.side_data.get("DISPLAYMATRIX")
+        if found is None:
+            return cls(sideways=False, upside_down=False, mirrored=False)
+        a, b, _, c, d, *_ = np.frombuffer(bytes(found), np.int32)
+        sideways = abs(int(b)) > abs(int(a))
+        return cls(
+            sideways=sideways,
+            upside_down=bool((b if sideways else d) < 0),
+            mirrored=bool((c if sideways else a) < 0),
+        )
+
+    def __call__(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Turn (H, W, 3)."""
+        pixels = pixels.swapaxes(0, 1) if self.sideways else pixels
+        return pixels[:: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1]
+
+
 def _add_video(
-    writing: OutputContainer, video: VideoStream, kept: _Kept, codec: str, *, crf: int, scale: int
+    writing: OutputContainer,
+    video: VideoStream,
+    kept: _Kept,
+    codec: str,
+    source: Path,
+    *,
+    crf: int,
+    scale: int,
 ) -> VideoStream:
     """Set the encoder up like the video that came in."""
     options = {"crf": str(crf)} | ({"b": "0"} if codec == "libvpx-vp9" else {})
@@ -261,11 +332,15 @@ def _add_video(
         raise ImageError(f"{codec} encodes no pictures")
     given, made = video.codec_context, stream.codec_context
     size, aspect = [given.width * scale, given.height * scale], video.sample_aspect_ratio
-    if kept.quarters % 2:
+    if kept.turn.sideways:
         size.reverse()
         aspect = 1 / aspect if aspect else aspect
     made.width, made.height = size
     made.pix_fmt = _pixel_format(kept, codec, size)
+    if kept.bits > (able := max(c.bits for c in VideoFormat(made.pix_fmt).components)):
+        warnings.warn(
+            f"{source} has {kept.bits} bits a channel, of which {codec} keeps {able}", stacklevel=3
+        )
     if video.time_base:
         made.time_base = video.time_base
     if aspect:
@@ -276,7 +351,7 @@ def _add_video(
 
 
 def _pixel_format(kept: _Kept, codec: str, size: list[int]) -> str:
-    """Keep the format, or take the nearest that has no fewer bits and no coarser colours."""
+    """Keep the format, or take one of no coarser colours that has its bits, or ten."""
     able = {found.name for found in Codec(codec, "w").video_formats or ()}
     if kept.format in able and not (kept.format.startswith("yuv4") and _odd(kept.format, size)):
         return kept.format
@@ -359,6 +434,8 @@ def _refuse_cut_off(
         stated = float(video.duration * video.time_base)
     elif reading.duration is not None and len(reading.streams) == 1:
         stated = reading.duration / 1e6
+        if "matroska" in reading.format.name:  # which counts from 0, not from the first frame
+            stated -= max(0, reading.start_time or 0) / 1e6
     else:
         return
     frame = 1 / float(video.average_rate) if video.average_rate else 0.0

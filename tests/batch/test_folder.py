@@ -354,8 +354,22 @@ class TestFailures:
         assert (out / "manifest.jsonl").read_bytes() == before
         assert set(statuses(enhance_folder(source, out, "gamma")).values()) == {"kept"}
 
-    def test_results_of_an_earlier_run_are_left_out(self, source):
-        list(enhance_folder(source, source / "first", "gamma", recursive=True))
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"strength": 3}, "strength"),
+            ({"controls": {"exposure": 1}}, "no control 'exposure'"),
+            ({"encoding": Encoding(quality=50, format="png")}, "quality"),
+        ],
+    )
+    def test_what_is_wrong_for_all_is_refused_before_the_first(self, source, out, wrong, said):
+        with pytest.raises(OptionError, match=said):
+            list(enhance_folder(source, out, "gamma", **wrong))
+        assert not out.exists()
+
+    @pytest.mark.parametrize("shard", [None, Shard(1, 1)])
+    def test_results_of_an_earlier_run_are_left_out(self, source, shard):
+        list(enhance_folder(source, source / "first", "gamma", recursive=True, shard=shard))
         with pytest.warns(UserWarning, match=r"in/first holds results of an earlier run, left out"):
             second = statuses(enhance_folder(source, source / "second", "gamma", recursive=True))
         assert not [name for name in second if "first" in str(name)]

@@ -161,9 +161,19 @@ class TestCommand:
     ):
         page = tmp_path / "report.html"
         page.write_text("before", "utf-8")
-        done = cli("compare", folder, "-e", "gamma", "-o", page, *more)
+        done = cli("compare", folder, "-e", "gamma", "-o", page, "--overwrite", *more)
         assert (done.code, done.err.count("\n")) == (1, 1)
         assert page.read_text("utf-8") == "before"
+
+    def test_a_page_is_replaced_on_request(self, cli, folder, tmp_path):
+        page = tmp_path / "report.html"
+        page.write_text("before", "utf-8")
+        words = ("compare", folder, "-e", "gamma", "-o", page)
+        done = cli(*words)
+        assert (done.code, page.read_text("utf-8")) == (1, "before")
+        assert "exists already; pass --overwrite" in done.err
+        assert cli(*words, "--overwrite").code == 3  # one of the pictures is broken
+        assert "before" not in page.read_text("utf-8")[:10]
 
     def test_all_failed(self, cli, folder, tmp_path):
         page = tmp_path / "report.html"

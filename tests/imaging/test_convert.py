@@ -258,7 +258,7 @@ class TestPilModes:
         deep = Image.frombytes("I;16B", (7, 5), pixels.astype(">u2").tobytes())
         np.testing.assert_array_equal(np.asarray(identity.enhance(deep)), pixels)
 
-    @pytest.mark.parametrize("mode", ["YCbCr", "HSV", "LAB", "I", "RGBX", "La", "RGBa"])
+    @pytest.mark.parametrize("mode", ["YCbCr", "HSV", "LAB", "RGBX", "La", "RGBa"])
     def test_others_are_refused_by_name(self, identity, mode):
         with pytest.raises(ImageError, match=rf"mode {mode} .*convert"):
             identity.enhance(Image.new(mode, (4, 3)))
@@ -583,6 +583,38 @@ class TestRefused:
     def test_no_picture_at_all(self, identity, thing):
         with pytest.raises(ImageError, match=f"a {type(thing).__name__} is no picture.*a path"):
             identity.enhance(thing)
+
+
+class TestNotWhatTheySeem:
+    @pytest.mark.parametrize(
+        ("mode", "said"),
+        [
+            ("I", "its range is not known; give a numpy array of uint16"),
+            ("La", r"image.convert\('LA'\)"),
+            ("RGBa", r"image.convert\('RGBA'\)"),
+            ("LAB", r"image.convert\('RGB'\)"),
+        ],
+    )
+    def test_the_advice_loses_nothing(self, identity, mode, said):
+        with pytest.raises(ImageError, match=said):
+            identity.enhance(Image.new(mode, (4, 3)))
+
+    def test_a_palette_with_alpha(self, identity):
+        clear = Image.new("RGBA", (4, 3), (200, 100, 50, 128)).quantize(4)
+        assert (clear.mode, "transparency" in clear.info) == ("P", False)
+        result = identity.enhance(clear)
+        assert (result.mode, result.getpixel((0, 0))) == (
+            "RGBA",
+            clear.convert("RGBA").getpixel((0, 0)),
+        )
+
+    def test_masked_arrays(self, identity):
+        with pytest.raises(ImageError, match="masked array is no picture; fill it first"):
+            identity.enhance(np.ma.masked_less(np.ones((2, 2, 3), np.float32), 0.5))
+
+    def test_tensors_without_values(self, identity):
+        with pytest.raises(ImageError, match="on the device meta has no pixels"):
+            identity.enhance(torch.rand(3, 4, 4, device="meta"))
 
 
 class TestMemoryLayouts:

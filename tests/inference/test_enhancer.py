@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import pickle
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -218,8 +221,8 @@ class TestEnlarging:
 
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
     def test_untrained_it_is_cubic_interpolation(self, precision):
-        options = {"pretrained": False, "width": 2, "counts": (0, 1), "precision": precision}
-        enhancer = enhancekit.load("mfnn-sr-x2", device="cpu", **options)
+        options = {"width": 2, "counts": (0, 1), "back_projection": False, "precision": precision}
+        enhancer = enhancekit.load("mfnn-sr-x2", pretrained=False, device="cpu", **options)
         x = torch.rand(3, 9, 8)
         wanted = torch.nn.functional.interpolate(x[None], scale_factor=2.0, mode="bicubic")[0]
         inside = (slice(None), slice(4, -4), slice(4, -4))  # nine rows were padded to ten
@@ -406,3 +409,39 @@ class TestPrecision:
 
 def test_a_cpu_never_computes_fp16_natively():
     assert not devices._computes_natively(CPU, "fp16")
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, pickle.dumps])
+def test_copies_are_refused_with_what_to_do(copied):
+    with pytest.raises(TypeError, match=r"Enhancer builtin:gamma .*call enhancekit\.load there"):
+        copied(enhancekit.load("gamma"))
+
+
+class TestDefaultsOfTorch:
+    """What a caller has set for the whole process, or the thread."""
+
+    OPTIONS: ClassVar = {"width": 4, "counts": (1, 1), "pack": 1}
+
+    @pytest.fixture(params=[torch.float64, torch.float16, torch.bfloat16], ids=str)
+    def dtype(self, request):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(request.param)
+        yield request.param
+        torch.set_default_dtype(before)
+
+    @pytest.mark.parametrize("controls", [{}, {"exposure": 0.5}], ids=str)
+    def test_another_dtype(self, dtype, controls):
+        enhancer = enhancekit.load(
+            "mfnn-lite", pretrained=False, precision="fp32", device="cpu", **self.OPTIONS
+        )
+        assert torch.get_default_dtype() == dtype
+        assert {p.dtype for p in enhancer.module.parameters()} == {torch.float32}
+        picture = np.full((8, 8, 3), 60, np.uint8)
+        assert enhancer.enhance(picture, **controls).shape == picture.shape
+
+    def test_another_device(self):
+        with torch.device("meta"):
+            enhancer = enhancekit.load(
+                "mfnn-lite", pretrained=False, precision="fp32", device="cpu", **self.OPTIONS
+            )
+        assert {p.device.type for p in enhancer.module.parameters()} == {"cpu"}

@@ -138,7 +138,7 @@ class TestEnhance:
 
     def test_controls_reach_the_enhancer(self, make_plugin):
         make_plugin(
-            code="def one(p, k=1): return p",
+            code="def one(p, exposure=1.0): return 0 * p + exposure",
             enhancers=[
                 {
                     "name": "steered",
@@ -149,7 +149,8 @@ class TestEnhance:
             ],
         )
         with TestClient(create_app(Settings(enhancers=("steered",)))) as client:
-            assert enhance(client, encoded(photo()), exposure="0.4").status_code == 200
+            response = enhance(client, encoded(photo()), exposure="0.4")
+            assert opened(response.content).getextrema() == ((102, 102),) * 3
             refused(enhance(client, encoded(photo()), exposure="1.4"), 400, "0.1 and 0.9")
 
 
@@ -201,6 +202,10 @@ class TestAccept:
     def test_a_form(self, client):
         response = client.post("/v1/enhance", files={"file": ("a.png", encoded(photo()))})
         refused(response, 415, "--data-binary")
+        shouted = {"Content-Type": "Multipart/Form-Data; boundary=x"}
+        refused(
+            client.post("/v1/enhance?enhancer=gamma", content=b"x", headers=shouted), 415, "curl"
+        )
 
     def test_quality(self, client):
         sizes = [

@@ -149,21 +149,47 @@ class TestKept:
         for before, after in zip(frames_of(source), frames_of(tmp_path / "out.mp4"), strict=True):
             assert np.abs(before.astype(int) - after).mean() < 150  # of 65535: half of 8 bits' step
 
-    def test_sideways_frames_become_upright(self, tmp_path, identity):
+    @pytest.mark.parametrize(
+        ("matrix", "upright"),
+        [
+            ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),  # by a quarter clockwise
+            ((0, -1, 1, 0), lambda x: np.rot90(x, 1)),
+            ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
+            ((-1, 0, 0, 1), np.fliplr),  # as front cameras write it
+            ((1, 0, 0, -1), np.flipud),
+            ((0, 1, 1, 0), lambda x: x.swapaxes(0, 1)),
+        ],
+    )
+    def test_frames_become_upright(self, tmp_path, identity, matrix, upright):
         source = make(tmp_path / "in.mp4", scene(3), sound="")
         data = source.read_bytes()
         place = data.index(b"tkhd") + 4 + 40
-        quarter = b"".join(
-            int(n).to_bytes(4, "big", signed=True)
-            for n in (0, 65536, 0, -65536, 0, 0, 48 * 65536, 0, 1 << 30)
-        )
-        source.write_bytes(data[:place] + quarter + data[place + 36 :])
+        a, b, c, d = (n << 16 for n in matrix)
+        numbers = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+        written = b"".join(n.to_bytes(4, "big", signed=True) for n in numbers)
+        source.write_bytes(data[:place] + written + data[place + 36 :])
         enhance_video(source, tmp_path / "out.mp4", identity, crf=4)
+        wanted = upright(scene(1)[0])
         with av.open(str(tmp_path / "out.mp4")) as made:
             frame = next(made.decode(video=0))
-            assert (frame.width, frame.height, frame.rotation) == (48, 64, 0)
-        upright = np.rot90(scene(1)[0], -1)  # the matrix turns by a quarter clockwise
-        assert np.abs(frames_of(tmp_path / "out.mp4")[0].astype(int) - upright).mean() < 3
+            assert (frame.height, frame.width, frame.rotation) == (*wanted.shape[:2], 0)
+        assert np.abs(frames_of(tmp_path / "out.mp4")[0].astype(int) - wanted).mean() < 3
+
+    def test_a_colon_in_a_name(self, tmp_path, identity, monkeypatch):
+        make(tmp_path / "a.mp4", scene(2), sound="").rename(tmp_path / "a:b.mp4")
+        monkeypatch.chdir(tmp_path)
+        assert enhance_video("a:b.mp4", "c:d.mp4", identity) == 2
+
+    def test_a_beginning_later_than_0(self, tmp_path, identity):
+        times = [5000 + 40 * i for i in range(12)]
+        source = make(tmp_path / "in.mkv", scene(12), times=times, sound="")
+        assert enhance_video(source, tmp_path / "out.mp4", identity) == 12
+
+    def test_twelve_bits_become_ten_with_a_warning(self, tmp_path, identity):
+        frames = [f.astype(np.uint16) * 257 for f in scene(2)]
+        source = make(tmp_path / "in.mkv", frames, codec="ffv1", pix_fmt="yuv420p12le", sound="")
+        with pytest.warns(UserWarning, match="12 bits a channel, of which libx264 keeps 10"):
+            enhance_video(source, tmp_path / "out.mp4", identity)
 
     def test_odd_sizes(self, tmp_path, identity):
         source = make(tmp_path / "in.mkv", scene(2, 33, 47), pix_fmt="yuv444p", sound="")
@@ -233,7 +259,7 @@ class TestRefused:
             ("out.mp4", {"smoothing": -1}, OptionError, "smoothing"),
             ("out.mp4", {"strength": 3}, OptionError, "strength"),
             ("out.mp4", {"controls": {"exposure": 0.5}}, OptionError, "no control"),
-            ("nowhere/out.mp4", {}, ImageError, "cannot be written"),
+            ("nowhere/out.mp4", {}, ImageError, r"there is no folder .*nowhere$"),
         ],
     )
     def test_choices(self, tmp_path, identity, name, given, error, said):
@@ -246,6 +272,49 @@ class TestRefused:
         source = make(tmp_path / "in.mp4", scene(2), sound="")
         with pytest.raises(ImageError, match="overwrite itself"):
             enhance_video(source, source, identity)
+
+    def test_transparency_beside_the_pictures(self, tmp_path, identity):
+        plain = make(tmp_path / "in.webm", scene(2), codec="libvpx-vp9", sound="")
+        with (
+            av.open(str(plain)) as given,
+            av.open(str(tmp_path / "clear.webm"), "w") as file,
+        ):
+            stream = file.add_stream_from_template(given.streams.video[0])
+            stream.metadata["alpha_mode"] = "1"
+            for packet in given.demux(given.streams.video[0]):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    file.mux(packet)
+        with pytest.raises(ImageError, match=r"clear.webm has transparency"):
+            enhance_video(tmp_path / "clear.webm", tmp_path / "out.webm", identity)
+
+    def test_addresses_and_lists_of_files(self, tmp_path, identity, monkeypatch):
+        make(tmp_path / "in.mp4", scene(2), sound="")
+        (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile in.mp4\n")
+        monkeypatch.chdir(tmp_path)
+        for name, said in {
+            "list.mp4": "only names other files",
+            "concat:in.mp4|in.mp4": "does not exist",
+            "http://127.0.0.1:9/in.mp4": "does not exist",
+            ".": "is no file",
+        }.items():
+            with pytest.raises(ImageError, match=said):
+                enhance_video(name, "out.mp4", identity)
+
+    def test_a_change_of_size(self, tmp_path, identity):
+        parts = [
+            make(
+                tmp_path / f"{i}.ts",
+                scene(4, height=48 + 16 * i),
+                sound="",
+                times=[1000 * i + 40 * n for n in range(4)],
+            ).read_bytes()
+            for i in range(2)
+        ]
+        (tmp_path / "in.ts").write_bytes(b"".join(parts))
+        with pytest.raises(ImageError, match="change from 64x48 to 64x64 midway"):
+            enhance_video(tmp_path / "in.ts", tmp_path / "out.mp4", identity)
+        assert not (tmp_path / "out.mp4").exists()
 
     def test_sound_that_would_be_lost(self, tmp_path, identity):
         source = make(tmp_path / "in.mp4", scene(2))

@@ -109,7 +109,7 @@ class Exposure(nn.Module):
 
     def solve(self, thumbnail: Tensor, brightness: Tensor) -> Tensor:
         """Find log g, shape (N, 1, 1, 1), giving the mean `brightness`, shape (N,)."""
-        low = torch.full((thumbnail.shape[0], 1, 1, 1), -3.0, device=thumbnail.device)
+        low = thumbnail.new_full((thumbnail.shape[0], 1, 1, 1), -3.0)
         high = torch.full_like(low, self.max_log_gain)
         target = brightness.float().view(-1, 1, 1, 1)
         for _ in range(24):  # bisection down to a millionth
@@ -127,7 +127,7 @@ class Exposure(nn.Module):
 
     def _seen(self, thumbnail: Tensor) -> Tensor:
         """Give what the predictors see, (N, 4, 48, 48): a picture of one brightness, and log g."""
-        grey = torch.full((thumbnail.shape[0],), 0.45, device=thumbnail.device)
+        grey = thumbnail.new_full((thumbnail.shape[0],), 0.45)
         log_gain = self.solve(thumbnail, grey)
         picture = (self.curve(thumbnail, log_gain) - 0.45) * 3
         level = (log_gain - 3).expand(-1, 1, *thumbnail.shape[2:])
