@@ -49,14 +49,14 @@ VARIANTS = (
     ),
     EnhancerSpec(
         name="mfnn-denoise",
-        summary="Noise of any strength, sigma 0 to 50 or a camera's (width 32, packed by 2)",
+        summary="Noise of any strength, sigma 0 to 50 or a camera's (26 SCR, width 32, packed)",
         task="denoise",
         backbone="mfnn:mfnn",
-        config={"width": 32, "counts": (4, 4, 4), "pack": 2, "context": "mfnn:noise_level"},
+        config={"width": 32, "counts": (10, 8, 8), "pack": 2, "context": "mfnn:noise_level"},
         controls={"sigma": (0, 50)},
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-denoise.safetensors",
-            sha256="bf363fabab8fb9245eef43447780bd085efd01ee61c83cb5d3d1f035a4e0b247",
+            sha256="a602bf5d51e297456b5a4a3064b1c0942d77bcba1b735f96c1dea5401cd1bb0e",
         ),
         train_hint=_TRAIN.format("mfnn-denoise"),
     ),
