@@ -88,6 +88,13 @@ class TestProcess:
         (point,) = entry_points(group="console_scripts", name="enhancekit")
         assert point.value == "enhancekit.cli:run"
 
+    def test_it_starts_without_torch(self):
+        code = "import sys, enhancekit.cli; print('torch' in sys.modules)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "False\n"
+
     def test_what_is_given_up_does_not_spoil_the_end(self, out):
         save(out / "a.png", random_picture(500, 500))
         done = shell("enhance", out / "a.png", "-o", out / "b.png", "-e", NET, "--time-limit", 0.01)

@@ -17,7 +17,6 @@ import warnings
 import typer
 
 from enhancekit._version import __version__
-from enhancekit.batch.crew import GIVEN_UP
 from enhancekit.cli import (
     bench,
     compare,
@@ -83,7 +82,8 @@ def run() -> None:
     try:
         main()
     except SystemExit as end:
-        if not any(thread.name == GIVEN_UP for thread in threading.enumerate()):
+        crew = sys.modules.get("enhancekit.batch.crew")  # heavy, and not of every command
+        if crew is None or all(t.name != crew.GIVEN_UP for t in threading.enumerate()):
             raise
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
