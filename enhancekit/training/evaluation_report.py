@@ -35,7 +35,7 @@ img{max-width:440px;display:block}figcaption{font-size:13px}
 """
 
 
-BAR = r"\|"
+_BAR = r"\|"
 """A bar within a cell of Markdown."""
 
 
@@ -81,7 +81,7 @@ def as_markdown(evaluations: Sequence[Evaluation]) -> str:
     """Return a table of means with their 95% intervals, and below it how they were computed."""
     head, *rows = _cells(evaluations)
     lines = [head, ["---"] * len(head), *rows]
-    table = "\n".join(f"| {' | '.join(c.replace('|', BAR) for c in line)} |" for line in lines)
+    table = "\n".join(f"| {' | '.join(c.replace('|', _BAR) for c in line)} |" for line in lines)
     return f"{table}\n\n{_note(evaluations)}\n"
 
 
