@@ -3,10 +3,10 @@
     python plugins/mfnn/grow.py mfnn-sr-x2 WEIGHTS OUT 'counts=[10, 4, 4]'
 
 The larger network is the named variant with the options given. Residual blocks that are new add
-nothing at first, inputs that are new count for nothing, and a part that is new altogether (the
-exposure) starts untrained. New scales, and blocks that share weights or are not residual, can't be
-added. A run with ``model.weights=OUT`` and the same ``model.options`` goes on from there instead of
-from random weights (Net2Net, Chen et al., ICLR 2016).
+nothing at first, units and inputs that are new count for nothing, and a part that is new altogether
+(the exposure) starts untrained. New scales, and blocks that share weights or are not residual,
+can't be added. A run with ``model.weights=OUT`` and the same ``model.options`` goes on from there
+instead of from random weights (Net2Net, Chen et al., ICLR 2016).
 """
 
 from __future__ import annotations
@@ -39,13 +39,27 @@ def grown(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
         elif trained.shape == ours.shape:
             result[name] = trained
         else:
-            more = ours.shape[1] - trained.shape[1]
-            if more < 0 or trained.shape[:1] + trained.shape[2:] != ours.shape[:1] + ours.shape[2:]:
-                raise SystemExit(f"{name}: {tuple(trained.shape)} can't become {tuple(ours.shape)}")
-            result[name] = F.pad(trained, (0, 0, 0, 0, 0, more))
+            result[name] = _more_inputs(name, _more_units(name, trained, ours), ours)
     if lost := sorted(set(state) - set(result)):
         raise SystemExit(f"the larger network has no {', '.join(lost)}")
     return result
+
+
+def _more_units(name: str, trained: Tensor, ours: Tensor) -> Tensor:
+    """Add the units an expanded SCR has behind its rectifier, as random as they are in `ours`."""
+    if ".conv1." in name and name.startswith("trunks."):
+        return torch.cat((trained, ours[len(trained) :]))
+    return trained
+
+
+def _more_inputs(name: str, trained: Tensor, ours: Tensor) -> Tensor:
+    """Add inputs with weights of zero; nothing else may differ."""
+    if trained.shape != ours.shape:
+        more = ours.shape[1] - trained.shape[1] if ours.ndim == trained.ndim == 4 else -1
+        if more < 0 or trained.shape[:1] + trained.shape[2:] != ours.shape[:1] + ours.shape[2:]:
+            raise SystemExit(f"{name}: {tuple(trained.shape)} can't become {tuple(ours.shape)}")
+        return F.pad(trained, (0, 0, 0, 0, 0, more))
+    return trained
 
 
 def refuse_difference(smaller: nn.Module, larger: nn.Module) -> None:

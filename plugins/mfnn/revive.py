@@ -48,7 +48,7 @@ def revive(network: nn.Module, calls: list[tuple[Tensor, ...]]) -> tuple[int, in
             continue
         conv.weight.data[lost] = torch.randn_like(conv.weight[lost])
         conv.bias.data[lost] = 0
-        reader.weight.data[:, conv.out_channels + lost] = 0
+        reader.weight.data[:, conv.in_channels + lost] = 0  # behind the block's own input
         _, mean, spread = _watched(network, conv, calls)
         # as wide as a normal unit's, and positive half of the time
         width = spread[lost].clamp(min=1e-3)

@@ -87,6 +87,9 @@ class SCR(nn.Module):
         Channels in and out.
     residual : bool
         Add the input, as the report's text says ("residual learning"); its printed code does not.
+    expansion : int
+        How many times `channels` the first convolution gives: more units behind the rectifier
+        without more channels between blocks (Yu et al., WDSR, 2018). The report has 1.
 
     Examples
     --------
@@ -96,11 +99,13 @@ class SCR(nn.Module):
 
     halo = 2
 
-    def __init__(self, channels: int, residual: bool = True) -> None:
+    def __init__(self, channels: int, residual: bool = True, *, expansion: int = 1) -> None:
         super().__init__()
+        if expansion < 1:
+            raise OptionError(f"expansion is at least 1, not {expansion}")
         self.residual = residual
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.conv1 = nn.Conv2d(channels, expansion * channels, 3, padding=1)
+        self.conv2 = nn.Conv2d((1 + expansion) * channels, channels, 3, padding=1)
 
     def keep_scale(self) -> None:
         """Initialise for a network without normalisation; what is added starts small."""

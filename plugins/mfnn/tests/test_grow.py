@@ -27,14 +27,27 @@ def small(tmp_path):
     return tmp_path / "small.safetensors"
 
 
+def toml(value):
+    """Write a number, text, list or flat table."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(inner)}" for key, inner in value.items()) + "}"
+    return repr(list(value) if isinstance(value, tuple) else value)
+
+
 @pytest.mark.parametrize(
-    "more", [{"counts": (3, 2, 1)}, {"context": "mfnn:noise_level"}], ids=["blocks", "inputs"]
+    "more",
+    [
+        {"counts": (3, 2, 1)},
+        {"context": "mfnn:noise_level"},
+        {"block_options": {"expansion": 3}, "counts": (2, 1, 1)},
+    ],
+    ids=["blocks", "inputs", "units"],
 )
 def test_it_computes_the_same(small, tmp_path, more):
     options = {**SMALL, "context": "", **more}
-    written = [f"{key} = {list(v) if isinstance(v, tuple) else v!r}" for key, v in options.items()]
+    written = [f"{key} = {toml(value)}" for key, value in options.items()]
     GROW("mfnn-denoise", small, tmp_path / "large.safetensors", written)
-    before = enhancekit.load("mfnn-denoise", weights=small, **{**options, **SMALL, "context": ""})
+    before = enhancekit.load("mfnn-denoise", weights=small, context="", **SMALL)
     after = enhancekit.load("mfnn-denoise", weights=tmp_path / "large.safetensors", **options)
     x = torch.rand(3, 16, 20)
     torch.testing.assert_close(after.enhance(x), before.enhance(x), rtol=0, atol=1e-5)

@@ -47,6 +47,25 @@ def test_dead_units_live_and_the_result_stays():
     assert blocks[0].conv2.weight.grad[:, 8:13].abs().amax(dim=(0, 2, 3)).min() > 0
 
 
+def test_it_knows_which_inputs_are_an_expanded_blocks_units():
+    torch.manual_seed(0)
+    net = MFNN(width=8, counts=(1,), block_options={"expansion": 2}).eval()
+    (block,) = net.trunks[0].blocks
+    torch.nn.init.normal_(net.head.final.weight)
+    torch.nn.init.normal_(block.conv2.weight, std=0.1)
+    block.conv1.bias.data[8:13] = -1e3
+    calls = [(torch.rand(2, 3, 32, 32),)]
+    with torch.inference_mode():
+        before = net(*calls[0])
+    dead, units = REVIVE(net, calls)
+    assert units == 16
+    assert dead >= 5
+    with torch.inference_mode():
+        torch.testing.assert_close(net(*calls[0]), before)
+    assert block.conv2.weight[:, 8:16].any(dim=0).all()
+    assert not block.conv2.weight[:, 16:21].any()
+
+
 def test_living_units_stay_as_they_are():
     torch.manual_seed(0)
     net = MFNN(width=8, counts=(1,)).eval()
