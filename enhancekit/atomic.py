@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["replacing"]
+__all__ = ["put_in_place", "replacing"]
 
 
 @contextmanager
@@ -40,19 +40,45 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     (['note'], b'whole')
     """
     path = Path(os.path.realpath(path))
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
     temporary = path.with_name(f".enhancekit-{secrets.token_hex(8)}")
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
     # the system takes the umask off, which cannot be asked for without changing it for all threads
-    number = os.open(temporary, flags, 0o666 if mode is None else 0o600)
+    number = os.open(temporary, flags, 0o600 if path.exists() else 0o666)
     try:
         with os.fdopen(number, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if mode is not None:
-            temporary.chmod(mode)
-        temporary.replace(path)
+        put_in_place(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def put_in_place(made: Path, path: Path) -> None:
+    """Move a finished file to where it belongs, at once; what it replaces passes on permissions.
+
+    Parameters
+    ----------
+    made : Path
+        The file; on the disk of `path`.
+    path : Path
+        The file to make or replace; its folder exists. A link is replaced itself.
+
+    Raises
+    ------
+    OSError
+        If it cannot be moved; what stood there before is untouched.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "made").touch()
+    >>> put_in_place(folder / "made", folder / "kept")
+    >>> [p.name for p in folder.iterdir()]
+    ['kept']
+    """
+    if path.exists():
+        shutil.copymode(path, made)
+    made.replace(path)

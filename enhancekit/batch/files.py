@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from enhancekit.atomic import put_in_place
 from enhancekit.batch.crew import Crew
 from enhancekit.batch.work import Job, Plan, said_of
 from enhancekit.errors import EnhanceKitError, ImageError, OptionError
@@ -88,9 +88,7 @@ def _made(plan: Plan, loaded: Enhancer, job: Job, time_limit: float | None) -> B
                 crew.close()
                 if error is not None:
                     return error
-            if place.exists():
-                shutil.copymode(place, job.staged)
-            job.staged.replace(place)
+            put_in_place(job.staged, place)
     except EnhanceKitError as error:
         return error
     except OSError as error:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from enhancekit.atomic import put_in_place
 from enhancekit.batch.cluster import Ray, RayCrew, need_ray
 from enhancekit.batch.crew import Crew
 from enhancekit.batch.listing import Shard, find_inputs, safe_target
@@ -419,4 +420,4 @@ class _Run:
         target.parent.mkdir(parents=True, exist_ok=True)
         if self.overwrite == "never" and os.path.lexists(target):
             raise ImageError(f"{target} was made by somebody else in the meantime; it is kept")
-        job.staged.replace(target)
+        put_in_place(job.staged, target)

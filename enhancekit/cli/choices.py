@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from enhancekit.cli.output import settings
 from enhancekit.errors import OptionError
 from enhancekit.plugins import host
 
@@ -15,6 +16,7 @@ __all__ = [
     "Device",
     "Engine",
     "Enhancer",
+    "Exposure",
     "HeldOut",
     "Json",
     "Lossless",
@@ -28,6 +30,7 @@ __all__ = [
     "Tile",
     "Weights",
     "default_enhancer",
+    "given_controls",
     "tile_value",
 ]
 
@@ -35,6 +38,9 @@ Enhancer = Annotated[str, typer.Option("--enhancer", "-e", help="Name from `enha
 Strength = Annotated[float, typer.Option(help="From 0 (as it came) to 1.")]
 Control = Annotated[
     list[str] | None, typer.Option(help="key=value the enhancer declares, e.g. exposure=0.5.")
+]
+Exposure = Annotated[
+    float | None, typer.Option(help="Mean brightness wanted, for enhancers with that control.")
 ]
 HeldOut = Annotated[float, typer.Option(min=0, max=1, help="Share held out, as in the recipe.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -74,6 +80,22 @@ def default_enhancer() -> str:
         f"{len(offered)} installed plugins offer a default enhancer; "
         f"name one with --enhancer: {names}"
     )
+
+
+def given_controls(control: list[str] | None, exposure: float | None) -> dict[str, Any]:
+    """Read the values of --control and --exposure.
+
+    Examples
+    --------
+    >>> given_controls(["sigma=25"], 0.5)
+    {'sigma': 25, 'exposure': 0.5}
+    """
+    controls = settings(control or (), "--control")
+    if exposure is None:
+        return controls
+    if "exposure" in controls:
+        raise OptionError("--exposure and --control exposure=... say the same; give one")
+    return {**controls, "exposure": exposure}
 
 
 def tile_value(text: str) -> str | int | None:

@@ -13,6 +13,7 @@ from enhancekit.cli.choices import (
     Device,
     Engine,
     Enhancer,
+    Exposure,
     Json,
     Lossless,
     MaxPixels,
@@ -25,6 +26,7 @@ from enhancekit.cli.choices import (
     Tile,
     Weights,
     default_enhancer,
+    given_controls,
     tile_value,
 )
 from enhancekit.cli.folder import enhance_folder
@@ -54,10 +56,7 @@ def enhance(  # noqa: PLR0917
     enhancer: Enhancer = "",
     strength: Strength = 1.0,
     control: Control = None,
-    exposure: Annotated[
-        float | None,
-        typer.Option(help="Mean brightness wanted, for enhancers with that control."),
-    ] = None,
+    exposure: Exposure = None,
     mode: Annotated[
         Literal["exact", "fast"],
         typer.Option(help="fast: large pictures by way of a small copy; fine noise stays."),
@@ -132,11 +131,7 @@ def enhance(  # noqa: PLR0917
     if engine == "ray":
         raise OptionError("Ray computes no networks, it shares folders out; use --ray local")
     encoding = Encoding(quality, subsampling, lossless, metadata, file_format)
-    controls = settings(control or (), "--control")
-    if exposure is not None:
-        if "exposure" in controls:
-            raise OptionError("--exposure and --control exposure=... say the same; give one")
-        controls["exposure"] = exposure
+    controls = given_controls(control, exposure)
     asked = _given(
         recursive=recursive or None,
         include=include or None,

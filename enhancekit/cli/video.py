@@ -11,12 +11,14 @@ from enhancekit.cli.choices import (
     Control,
     Device,
     Enhancer,
+    Exposure,
     Options,
     Precision,
     Strength,
     Tile,
     Weights,
     default_enhancer,
+    given_controls,
     tile_value,
 )
 from enhancekit.cli.output import progress, settings
@@ -33,6 +35,7 @@ def video(  # noqa: PLR0917
     enhancer: Enhancer = "",
     strength: Strength = 1.0,
     control: Control = None,
+    exposure: Exposure = None,
     smoothing: Annotated[
         float, typer.Option(help="Seconds over which the brightness is smoothed; 0: not at all.")
     ] = 1.0,
@@ -73,7 +76,7 @@ def video(  # noqa: PLR0917
             output,
             loaded,
             strength=strength,
-            controls=settings(control or (), "--control"),
+            controls=given_controls(control, exposure),
             smoothing=smoothing,
             crf=crf,
             on_frame=lambda done, total: shown.update(task, completed=done, total=total),

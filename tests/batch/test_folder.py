@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -422,6 +423,19 @@ class TestFailures:
 
 
 class TestSafety:
+    def test_what_is_replaced_passes_on_its_permissions(self, source, out):
+        list(enhance_folder(source, out, "gamma"))
+        (out / "a.png").chmod(0o640)
+        list(enhance_folder(source, out, "gamma", overwrite="always"))
+        assert stat.S_IMODE((out / "a.png").stat().st_mode) == 0o640
+
+    def test_a_link_to_another_output_is_replaced_not_followed(self, source, out):
+        out.mkdir()
+        (out / "a.png").symlink_to(out / "b.png")
+        list(enhance_folder(source, out, "gamma", overwrite="always"))
+        assert not (out / "a.png").is_symlink()
+        assert (out / "a.png").read_bytes() != (out / "b.png").read_bytes()
+
     def test_a_link_out_of_the_output(self, source, out, tmp_path):
         (tmp_path / "else").mkdir()
         out.mkdir()

@@ -360,6 +360,17 @@ class TestCommandLine:
         assert cli("video", source, "-o", tmp_path / "out.mp4", "-e", "gamma", *given).code == 0
         assert (tmp_path / "out.mp4").stat().st_size < before
 
+    def test_the_brightness_asked_for(self, cli, tmp_path):
+        source = make(tmp_path / "in.mp4", scene(2))
+        found = {}
+        for wanted in (0.2, 0.6):
+            out = tmp_path / f"{wanted}.mp4"
+            done = cli("video", source, "-o", out, "-e", "mfnn", "--exposure", wanted)
+            assert done.code == 0
+            found[wanted] = np.stack(frames_of(out)).mean() / 255
+        assert found[0.2] == pytest.approx(0.2, abs=0.1)
+        assert found[0.6] == pytest.approx(0.6, abs=0.15)
+
     def test_without_the_extra(self, cli, tmp_path, monkeypatch):
         for name in [n for n in sys.modules if n.split(".")[:2] == ["enhancekit", "video"]]:
             monkeypatch.delitem(sys.modules, name)
