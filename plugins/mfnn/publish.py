@@ -52,7 +52,7 @@ LIMITS = {
     "low-light": "How bright a picture should be is a matter of taste: near-equal dark inputs in "
     "LOL have references of very different brightness, so a good part of the error in dB is "
     "exposure; use strength= or exposure= where the choice displeases. Blown lamps stay blown, "
-    "strongly coloured lamps may shift in hue, and black areas without signal turn into smooth "
+    "strongly coloured ones turn a little paler, and black areas without signal turn into smooth "
     "guesses. Trained on 8-bit sRGB, not for RAW; faces were rare. Some held-out scenes show a "
     "view that a training scene shows too (`enhancekit data check`), which flatters the figures "
     "a little.",

@@ -62,6 +62,13 @@ class _Predictor(nn.Module):
         return brightness
 
 
+def _slope(level: Tensor, log_gain: Tensor) -> Tensor:
+    """Give by what the tone curve multiplies values of a level, at least 0."""
+    gain = log_gain.exp()
+    # beyond 1 the curve goes on as x itself; the formula has a pole there for gains below 1
+    return gain / (1 + (gain - 1) * level.clamp(max=1))
+
+
 class Exposure(nn.Module):
     r"""Exposure as its own, global decision: a tone curve whose mean brightness is chosen first.
 
@@ -69,7 +76,9 @@ class Exposure(nn.Module):
     gain g is solved for so that the mean of the curved picture is the target brightness, which
     small networks predict from a thumbnail of the whole picture unless it is given; what they say
     of it and of its mirror image is averaged. The network behind then sees the curved picture and
-    log g, which tells it how far noise was amplified.
+    log g, which tells it how far noise was amplified. A curve of its own for each channel lets
+    bright colours turn pale, as cameras do, but orange lamps yellow; so where the picture is bright
+    already, all channels are multiplied by nearly the same.
 
     Parameters
     ----------
@@ -156,15 +165,21 @@ class Exposure(nn.Module):
     @staticmethod
     def curve(x: Tensor, log_gain: Tensor) -> Tensor:
         """Apply the tone curve; odd around 0, so that noise below 0 stays harmless."""
-        gain = log_gain.exp()
-        # beyond 1 the curve goes on as x itself; the formula has a pole there for gains below 1
-        return gain * x / (1 + (gain - 1) * x.abs().clamp(max=1))
+        return x * _slope(x.abs(), log_gain)
+
+    @staticmethod
+    def tone(x: Tensor, log_gain: Tensor) -> Tensor:
+        """Apply the tone curve, but treat all channels nearly alike where one comes near 1."""
+        greatest = x.amax(dim=1, keepdim=True)
+        near = (2 * greatest - 1).clamp(0, 1)
+        shared = 0.7 * near.square() * (3 - 2 * near)
+        return x * _slope(torch.lerp(x.abs(), greatest, shared), log_gain)
 
     def forward(self, x: Tensor, log_gain: Tensor) -> Tensor:
-        """Give the curved picture and the level map, (N, 4, H, W), in 32 bits."""
+        """Give the picture after the tone curve and the level map, (N, 4, H, W), in 32 bits."""
         x = x.float()
         level = (log_gain / 3 - 1).expand(-1, 1, *x.shape[2:])
-        return torch.cat((self.curve(x, log_gain), level), dim=1)
+        return torch.cat((self.tone(x, log_gain), level), dim=1)
 
 
 class NoiseLevel(nn.Module):

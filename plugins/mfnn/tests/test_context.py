@@ -57,6 +57,44 @@ class TestCurve:
         torch.testing.assert_close(slope, torch.full((1, 1, 1, 1), 2.0).exp(), rtol=1e-4, atol=0)
 
 
+class TestTone:
+    gains = torch.tensor([-1.0, 0.0, 1.0, 3.0]).view(-1, 1, 1, 1)
+
+    def toned(self, *colour):
+        x = torch.tensor(colour).view(1, 3, 1, 1)
+        return Exposure.tone(x, self.gains)[:, :, 0, 0]
+
+    @pytest.mark.parametrize("level", [-0.1, 0.2, 0.7, 1.0, 1.2])
+    def test_grey_goes_by_the_curve(self, level):
+        x = torch.full((1, 3, 1, 1), level)
+        torch.testing.assert_close(Exposure.tone(x, self.gains), Exposure.curve(x, self.gains))
+
+    def test_what_is_dark_goes_by_the_curve(self):
+        x = torch.rand(1, 3, 8, 8) * 0.5
+        torch.testing.assert_close(Exposure.tone(x, self.gains), Exposure.curve(x, self.gains))
+
+    def test_an_orange_lamp_stays_orange(self):
+        lamp = torch.tensor([1.0, 0.5, 0.1]).view(1, 3, 1, 1)
+        (red, green, blue), alone = (
+            self.toned(1.0, 0.5, 0.1)[3],
+            Exposure.curve(lamp, self.gains)[3],
+        )
+        assert red == 1
+        assert alone[1] > 0.95  # by the curve alone it is yellow
+        assert 0.5 < green < 0.65
+        assert 0.1 < blue < 0.15
+
+    def test_no_gain_changes_nothing(self):
+        x = noise(1, 3, 5, 5)
+        assert torch.equal(Exposure.tone(x, torch.zeros(1, 1, 1, 1)), x)
+
+    def test_the_greatest_channel_goes_by_the_curve_and_all_rise_with_the_gain(self):
+        x = torch.rand(1, 3, 9, 9)
+        toned, alone = Exposure.tone(x, self.gains), Exposure.curve(x, self.gains)
+        torch.testing.assert_close(toned.amax(dim=1), alone.amax(dim=1))
+        assert (toned.diff(dim=0) >= 0).all()
+
+
 @pytest.fixture(scope="module")
 def block():
     torch.manual_seed(0)
@@ -189,12 +227,12 @@ class TestExposure:
             values.append(float(loss.detach()))
         assert sum(values[-5:]) < 0.3 * sum(values[:5])
 
-    def test_forward_gives_the_curve_and_the_level(self, block):
+    def test_forward_gives_the_tones_and_the_level(self, block):
         x = noise(2, 3, 6, 7)
         log_gain = torch.tensor([0.5, 3.0]).view(2, 1, 1, 1)
         seen = block(x, log_gain)
         assert seen.shape == (2, 3 + block.extra_channels, 6, 7)
-        torch.testing.assert_close(seen[:, :3], block.curve(x, log_gain))
+        torch.testing.assert_close(seen[:, :3], block.tone(x, log_gain))
         level = (log_gain / 3 - 1).expand(2, 1, 6, 7)
         torch.testing.assert_close(seen[:, 3:], level)
         assert block(x.to(torch.bfloat16), log_gain).dtype == torch.float32
