@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import threading
 import warnings
@@ -48,7 +49,10 @@ _OPENERS = {
 """Pillow's modules of the formats that are read; importing them registers what opens them."""
 
 _SCANS = 200
-"""A progressive JPEG has about ten, and its thumbnails have one each."""
+"""A progressive JPEG has about ten."""
+
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
+"""Markers of a JPEG that have a length, and its end."""
 
 
 def decode(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -265,10 +269,18 @@ def _read_tiff(
     return Frames(tuple(pictures))
 
 
+def _scans(data: bytes) -> int:
+    """Count a JPEG's scans; what follows its end, a phone's film for one, is not its own."""
+    found, place = 0, 2
+    while (mark := _MARKER.search(data, place)) and mark[1] != b"\xd9":
+        found += mark[1] == b"\xda"
+        place = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2], "big")
+    return found
+
+
 def _check_jpeg(data: bytes, where: str) -> None:
     """Refuse a JPEG made to keep its reader busy, and tell of what none of it is kept."""
-    scans = data.count(b"\xff\xda")
-    if scans > _SCANS:
+    if (scans := _scans(data)) > _SCANS:
         raise ImageError(f"{scans:,} scans, of which each costs as much as a picture; refused")
     for mark, what in (
         (b"http://ns.adobe.com/xmp/extension/", "the part of its XMP that is longer than 64 KB"),

@@ -177,14 +177,19 @@ def network_parts(
             yield from tiles(network, source, needs, size)
         except Exception as error:
             used = size or max(height, width)
-            final = tile is None or needs.halo is None or used <= SMALLEST_TILE
-            if final or not _out_of_memory(error):
+            smaller = _smaller_tile(used, needs)
+            if tile is None or smaller is None or not _out_of_memory(error):
                 raise
-            smaller = max(SMALLEST_TILE, used // 2)
-            size = tile_size(smaller, height, width, needs, room)
+            size = smaller
             logger.warning("out of memory on %s; going on in tiles of %s pixels", device, size)
         else:
             return
+
+
+def _smaller_tile(used: int, needs: SizeRequirements) -> int | None:
+    """Halve a tile's side, unless it can't be tiled smaller."""
+    half = -(-max(SMALLEST_TILE, used // 2) // needs.multiple_of) * needs.multiple_of
+    return half if needs.halo is not None and half < used else None
 
 
 def _needs(module: nn.Module) -> SizeRequirements:

@@ -198,14 +198,16 @@ class Batches:
         return torch.randperm(3, generator=draw) if self.augment_channels else slice(None)
 
     def _crop(self, index: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-        both = torch.stack(self._pictures[index])
-        height, width = both.shape[2:]
+        pictures = self._pictures[index]
+        height, width = pictures[0].shape[1:]
         fitting = [s for s in self.shrink if s * self.crop <= min(height, width)]
         shrink = fitting[int(torch.randint(len(fitting), (1,), generator=draw))]
         side = shrink * self.crop
         top = int(torch.randint(height - side + 1, (1,), generator=draw))
         left = int(torch.randint(width - side + 1, (1,), generator=draw))
-        both = both[..., top : top + side, left : left + side].float() / 255
+        # sliced first: a whole photograph need not be copied for one crop
+        cut = [p[:, top : top + side, left : left + side] for p in pictures]
+        both = torch.stack(cut).float() / 255
         if shrink > 1:
             both = F.avg_pool2d(both, shrink)
         if self.augment:

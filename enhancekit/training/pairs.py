@@ -46,7 +46,7 @@ class Pair:
 
 
 def pictures_in(folder: Path) -> dict[str, Path]:
-    """Return the pictures of a folder by stem, in natural order.
+    """Return the pictures of a folder by stem, in natural order; hidden files are none.
 
     Raises
     ------
@@ -56,7 +56,12 @@ def pictures_in(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     found: dict[str, Path] = {}
-    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
+    files = [
+        path
+        for path in folder.iterdir()
+        # macOS puts ._a.png beside a.png on foreign disks
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
     for path in sorted(files, key=lambda p: _natural(p.name)):
         if path.stem in found:
             raise DataError(

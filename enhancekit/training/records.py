@@ -45,7 +45,7 @@ class Records:
     def _begin(self, recipe: Recipe, step: int) -> None:
         folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.glob(".state.pt-*"):  # by a process killed while saving
+        for left_over in folder.glob(".enhancekit-*"):  # by a process killed while saving
             left_over.unlink()
         (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
         (folder / "environment.json").write_text(json.dumps(_environment(), indent=2) + "\n")

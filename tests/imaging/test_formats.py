@@ -643,6 +643,17 @@ class TestWhatIsLeftOut:
         with pytest.raises(ImageError, match=r"\d+ scans, of which each costs"):
             decode(whole[:-2] + scan * 200 + whole[-2:])
 
+    def test_what_follows_a_jpegs_end_is_not_counted(self):
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 64), (9, 99, 30)).save(buffer, "JPEG")
+        film = b"\x00\x00\x00\x18ftypmp42" + b"\xff\xda" * 1000
+        assert decode(buffer.getvalue() + film).size == (64, 64)
+
+    def test_bytes_inside_a_segment_are_no_scans(self):
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 64)).save(buffer, "JPEG", comment=b"\xff\xda" * 1000)
+        assert decode(buffer.getvalue()).size == (64, 64)
+
     def test_colours_that_alpha_hides_stay_in_a_webp(self, tmp_path):
         array = pixels(4, np.uint8)
         array[:8, :, 3] = 0

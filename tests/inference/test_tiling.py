@@ -436,10 +436,9 @@ class TestApplyNetwork:
 
     def test_out_of_memory_halves_the_tiles_and_says_so(self, caplog):
         class Limited(nn.Module):
-            size_requirements = SizeRequirements(halo=0)
-
-            def __init__(self, limit):
+            def __init__(self, limit, multiple_of=1):
                 super().__init__()
+                self.size_requirements = SizeRequirements(multiple_of=multiple_of, halo=0)
                 self.limit, self.sides = limit, []
 
             def forward(self, x):
@@ -458,6 +457,11 @@ class TestApplyNetwork:
             apply_network(Limited(80 * 80), x, global_context=False, tile=None)
         with pytest.raises(OutOfMemoryError, match="out of memory on cpu"):
             apply_network(Limited(10), x, global_context=False)
+        # 64 is no multiple of 96: the tiles end at 96
+        network = Limited(10, multiple_of=96)
+        with pytest.raises(OutOfMemoryError, match="out of memory on cpu"):
+            apply_network(network, x, global_context=False)
+        assert network.sides == [384, 192, 96]
 
     def test_a_network_without_requirements(self):
         network = nn.Identity()

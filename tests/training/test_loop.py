@@ -512,7 +512,7 @@ class TestResume:
         with pytest.raises(DataError, match=r"state\.pt cannot be written: .*No space"):
             next(steps)
         assert (tmp_path / "run" / "state.pt").read_bytes() == before
-        assert not list((tmp_path / "run").glob(".state*"))
+        assert not list((tmp_path / "run").glob(".enhancekit-*"))
 
 
 class TestAccumulate:

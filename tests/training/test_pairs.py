@@ -59,6 +59,11 @@ class TestPictures:
         (tmp_path / "b.png").mkdir()
         assert list(pictures_in(tmp_path)) == ["a"]
 
+    def test_what_macos_puts_beside_pictures_is_none(self, tmp_path):
+        for name in ("a.png", "._a.png"):
+            (tmp_path / name).touch()
+        assert list(pictures_in(tmp_path)) == ["a"]
+
     def test_missing_folder(self, tmp_path):
         with pytest.raises(DataError, match=r"nowhere is not a folder"):
             pictures_in(tmp_path / "nowhere")

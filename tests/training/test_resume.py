@@ -337,6 +337,11 @@ class TestFullDisk:
         with pytest.raises(DataError, match="No space left"):
             list(Trainer(recipe(tmp_path, "run.steps=1"), device="cpu").run())
 
+    def test_what_a_killed_save_left_is_cleared_away(self, recipe, tmp_path):
+        (tmp_path / ".enhancekit-0123").write_bytes(b"half a checkpoint")
+        list(Trainer(recipe(tmp_path, "run.steps=1"), device="cpu").run())
+        assert not (tmp_path / ".enhancekit-0123").exists()
+
     @pytest.mark.parametrize("below", ["", "run"])
     def test_a_file_where_the_run_should_stand(self, recipe, tmp_path, below):
         (tmp_path / "taken").write_text("mine")
