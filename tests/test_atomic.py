@@ -8,6 +8,7 @@ import stat
 import pytest
 from PIL import Image
 
+from enhancekit.atomic import replacing
 from enhancekit.errors import ImageError
 from enhancekit.imaging.pictures import write
 
@@ -54,3 +55,11 @@ def test_the_longest_name(tmp_path):
 def test_too_long_a_name(tmp_path):
     with pytest.raises(ImageError, match=r"cannot be written: File name too long"):
         write(Image.new("L", (2, 2)), tmp_path / f"{'x' * 300}.png")
+
+
+def test_what_replaces_a_private_file_is_private_from_the_beginning(tmp_path):
+    path = tmp_path / "a.png"
+    path.touch(0o600)
+    with replacing(path):
+        (temporary,) = tmp_path.glob(".enhancekit-*")
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600

@@ -99,6 +99,13 @@ class TestRoundTrip:
         save_weights(tmp_path / "a.safetensors", {"t": tensor}, card())
         assert torch.equal(safetensors.torch.load_file(tmp_path / "a.safetensors")["t"], tensor)
 
+    def test_tied_tensors_are_saved_each(self, tmp_path):
+        tied = torch.rand(3)
+        save_weights(tmp_path / "a.safetensors", {"a": tied, "b": tied}, card())
+        loaded = safetensors.torch.load_file(tmp_path / "a.safetensors")
+        assert torch.equal(loaded["a"], tied)
+        assert torch.equal(loaded["b"], tied)
+
 
 class TestSave:
     def test_no_temporary_file_stays(self, path):

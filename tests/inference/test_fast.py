@@ -102,6 +102,13 @@ def test_each_picture_of_a_batch_for_itself(small):
         torch.testing.assert_close(one[None], run_fast(lambda p: p**0.7, alone[None]))
 
 
+def test_floats_stay_between_0_and_1(small):
+    done = run_fast(lambda x: (3 * x - 0.5).clamp(0, 1), scene(120, 100))
+    assert done.min() >= 0
+    assert done.max() <= 1
+    assert (done == 1).any()
+
+
 def test_an_enhancer_takes_the_mode(small):
     picture = (scene(120, 100)[0].permute(1, 2, 0) * 255).byte().numpy()
     enhancer = enhancekit.load("gamma")

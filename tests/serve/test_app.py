@@ -489,6 +489,25 @@ class TestTogether:
         for picture, result in zip(pictures, results, strict=True):
             assert torch.equal(picture, result)
 
+    def test_other_controls_are_never_taken_together(self):
+        network = enhancekit.load("mfnn", precision="fp32")
+        computer = Computer()
+        held, go = threading.Event(), threading.Event()
+        picture = torch.rand(1, 3, 16, 16) * 0.2
+        with ThreadPoolExecutor(3) as threads:
+            blocker = threads.submit(computer.call, lambda: held.set() or go.wait(10))
+            assert held.wait(10)
+            wanted = ({"exposure": 0.2}, {"exposure": 0.8})
+            futures = [threads.submit(computer.small, network, picture, each) for each in wanted]
+            until = time.monotonic() + 10
+            while len(computer._calls) < 2:
+                assert time.monotonic() < until
+            go.set()
+            assert blocker.result(10)
+            for future, each in zip(futures, wanted, strict=True):
+                torch.testing.assert_close(future.result(30), network.run(picture, **each))
+        computer.close()
+
     def test_one_bad_picture_does_not_spoil_the_others(self):
         network = enhancekit.load("identity")
         network.module = torch.nn.Identity()
