@@ -329,8 +329,11 @@ class TestInterval:
         assert by_scene[1] - by_scene[0] > 2.5 * (by_picture[1] - by_picture[0]) > 0
 
     def test_pictures_weigh_the_same_whatever_the_scene(self):
-        low, high = interval_by_scene([0.0] * 9 + [10.0], ["a"] * 9 + ["b"])
-        assert (low, high) == (0, 10)
+        names = [f"large {i}" for i in range(20) for _ in range(9)]
+        names += [f"small {i}" for i in range(20)]
+        low, high = interval_by_scene([0.0] * 180 + [10.0] * 20, names)
+        # the mean over pictures is 1; that over scenes would be 5
+        assert 0.3 < low < 1 < high < 2.5
 
     @pytest.mark.parametrize("values", [[5.0], [1.0, 2.0, 6.0]])
     def test_one_scene_tells_nothing_about_others(self, values):

@@ -404,10 +404,10 @@ def test_the_rate_of_frames_does_not_matter(identity):
     def after_two_seconds(rate):
         steady = SteadyExposure(identity, seconds=1.0)
         for i in range(2 * rate):
-            chosen = steady(np.full((8, 8, 3), 60 + 30 * i // (2 * rate), np.uint8), 1 / rate)
+            chosen = steady(np.full((8, 8, 3), 60 + 60 * i // (2 * rate), np.uint8), 1 / rate)
         return chosen * 255
 
-    assert after_two_seconds(10) == pytest.approx(after_two_seconds(50), abs=2)
+    assert after_two_seconds(10) == pytest.approx(after_two_seconds(50), abs=1.5)
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path, identity):
