@@ -119,10 +119,10 @@ class TestControls:
         predicted = context.predict(context.summarise(x[None]))
         assert float(untrained.enhance(x).mean()) == pytest.approx(float(predicted), abs=1e-4)
 
-    def test_untrained_output_is_the_tone_curve(self, untrained):
+    def test_untrained_output_is_the_curved_picture(self, untrained):
         x = torch.rand(3, 20, 21)
         log_gain = untrained.module.context(x[None], exposure=torch.tensor([0.6]))
-        wanted = untrained.module.context_block.curve(x[None], log_gain)[0]
+        wanted = untrained.module.context_block.tone(x[None], log_gain)[0]
         torch.testing.assert_close(untrained.enhance(x, exposure=0.6), wanted)
 
     def test_each_picture_of_a_batch_is_exposed(self, untrained):

@@ -13,7 +13,7 @@ import enhancekit
 from enhancekit.weights import Card, normalised, save_weights
 
 GROW = runpy.run_path(str(Path(__file__).parents[1] / "grow.py"))["main"]
-SMALL = {"width": 4, "counts": (1, 1, 1), "pack": 2}
+SMALL = {"width": 4, "counts": (1, 1, 1), "pack": 2, "block_options": {}}
 
 
 @pytest.fixture
