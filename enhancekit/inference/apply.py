@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from enhancekit.errors import EnhanceKitError, OptionError, OutOfMemoryError, PluginError
 from enhancekit.inference.memory import free_memory, peak_bytes
 from enhancekit.inference.parts import NO_MARGINS, Margins, Part, Source, Whole, collect
-from enhancekit.inference.tiling import SMALLEST_TILE, pad_to, tile_size, tiles
+from enhancekit.inference.tiling import pad_to, smaller_tile, tile_size, tiles
 from enhancekit.registry import blame
 from enhancekit.specs import SizeRequirements
 
@@ -177,19 +177,13 @@ def network_parts(
             yield from tiles(network, source, needs, size)
         except Exception as error:
             used = size or max(height, width)
-            smaller = _smaller_tile(used, needs)
+            smaller = smaller_tile(used, needs)
             if tile is None or smaller is None or not _out_of_memory(error):
                 raise
             size = smaller
             logger.warning("out of memory on %s; going on in tiles of %s pixels", device, size)
         else:
             return
-
-
-def _smaller_tile(used: int, needs: SizeRequirements) -> int | None:
-    """Halve a tile's side, unless it can't be tiled smaller."""
-    half = -(-max(SMALLEST_TILE, used // 2) // needs.multiple_of) * needs.multiple_of
-    return half if needs.halo is not None and half < used else None
 
 
 def _needs(module: nn.Module) -> SizeRequirements:

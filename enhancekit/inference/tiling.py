@@ -13,7 +13,7 @@ from enhancekit.errors import OptionError
 from enhancekit.inference.parts import NO_MARGINS, Margins, Part, Source
 from enhancekit.specs import SizeRequirements
 
-__all__ = ["SMALLEST_TILE", "check_tile", "pad_to", "tile_size", "tiles"]
+__all__ = ["SMALLEST_TILE", "check_tile", "pad_to", "smaller_tile", "tile_size", "tiles"]
 
 SMALLEST_TILE = 64
 """Side of the smallest tiles, in pixels, that are tried when memory does not suffice."""
@@ -62,7 +62,7 @@ def tile_size(
     if tile == "auto":
         if needs.halo is None or height * width <= (pixels := room()):
             return None
-        halo = -(-needs.halo // needs.multiple_of) * needs.multiple_of
+        halo = _rounded_up(needs.halo, needs.multiple_of)
         own = math.isqrt(pixels) - 2 * halo  # what a square has beside its overlap with others
         tile = max(SMALLEST_TILE, own // needs.multiple_of * needs.multiple_of)
     if not isinstance(tile, int):
@@ -72,7 +72,17 @@ def tile_size(
             f"tile={tile} was asked for, but the network does not declare how far it looks "
             "(a block without `halo`, or an unbounded one); use tile=None"
         )
-    return -(-tile // needs.multiple_of) * needs.multiple_of
+    return _rounded_up(tile, needs.multiple_of)
+
+
+def smaller_tile(used: int, needs: SizeRequirements) -> int | None:
+    """Halve a tile's side, or give ``None`` where the network takes no smaller tiles."""
+    half = _rounded_up(max(SMALLEST_TILE, used // 2), needs.multiple_of)
+    return half if needs.halo is not None and half < used else None
+
+
+def _rounded_up(size: int, multiple_of: int) -> int:
+    return -(-size // multiple_of) * multiple_of
 
 
 def pad_to(x: Tensor, multiple_of: int, minimum: int = 1) -> Tensor:
@@ -86,7 +96,7 @@ def pad_to(x: Tensor, multiple_of: int, minimum: int = 1) -> Tensor:
     """
     for axis in (2, 3):
         size = x.shape[axis]
-        wanted = -(-max(size, minimum) // multiple_of) * multiple_of
+        wanted = _rounded_up(max(size, minimum), multiple_of)
         while x.shape[axis] < wanted:  # a mirror gives at most size - 1 new pixels
             size = x.shape[axis]
             more = min(wanted - size, max(size - 1, 1))
@@ -155,8 +165,8 @@ def tiles(
         return
     if needs.halo is None:
         raise OptionError("tiles need a network that declares its halo")
-    halo = -(-needs.halo // needs.multiple_of) * needs.multiple_of
-    least = -(-needs.minimum // needs.multiple_of) * needs.multiple_of
+    halo = _rounded_up(needs.halo, needs.multiple_of)
+    least = _rounded_up(needs.minimum, needs.multiple_of)
     picture = _Padded(source, needs.multiple_of, needs.minimum)
     for top, bottom, above, below in _cuts(picture.height, tile, halo, least):
         for left, right, before, behind in _cuts(picture.width, tile, halo, least):
