@@ -77,7 +77,7 @@ def enhancekit_losses() -> Iterable[LossSpec]:
     >>> from enhancekit import LossSpec, hookimpl
     >>> @hookimpl
     ... def enhancekit_losses():
-    ...     yield LossSpec(name="huber", summary="Huber loss", target="torch.nn:HuberLoss")
+    ...     yield LossSpec(name="huber", summary="Huber loss", target="acme.losses:Huber")
     """
     return ()
 

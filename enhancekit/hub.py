@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import inspect
 import json
 import logging
 import re
@@ -21,6 +20,7 @@ from enhancekit.inference.loading import load
 from enhancekit.plain import first_line
 from enhancekit.plugins import host
 from enhancekit.registry import Entry, Provider
+from enhancekit.specs import LOAD_ARGUMENTS
 from enhancekit.weights import Card, read_card
 
 __all__ = ["load_from_hub", "model_card", "push"]
@@ -142,7 +142,7 @@ def load_from_hub(
     if asked["revision"] is None:
         logger.info("hub:%s is now hub:%s@%s", place, place, path.parent.name)
     card = read_card(path)
-    if taken := sorted(card.config.keys() & inspect.signature(load).parameters.keys()):
+    if taken := sorted(card.config.keys() & set(LOAD_ARGUMENTS)):
         raise WeightsError(f"hub:{place}: {', '.join(taken)} in its config are no options")
     made = load(
         _registered(card, place),

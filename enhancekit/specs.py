@@ -13,6 +13,7 @@ from enhancekit.errors import PluginError, SpecError
 from enhancekit.plain import is_number
 
 __all__ = [
+    "LOAD_ARGUMENTS",
     "BackboneSpec",
     "BlockSpec",
     "EnhancerSpec",
@@ -26,12 +27,26 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
+LOAD_ARGUMENTS = ("name", "device", "precision", "tile", "weights", "pretrained", "engine")
+"""What `enhancekit.load` takes for itself, so that no option can be called so."""
 _ENHANCE = ("image", "strength", "mode")
+_SERVE = ("enhancer", "quality", "subsampling", "lossless", "metadata")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def _frozen(options: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(options))
+
+
+def _check_config(owner: str, config: Mapping[str, Any]) -> None:
+    """Refuse options that nobody could give to `enhancekit.load` by name."""
+    for option in config:
+        if not isinstance(option, str) or not option.isidentifier():
+            raise SpecError(f"{owner}: the option {option!r} in its config is no identifier")
+        if option in LOAD_ARGUMENTS:
+            raise SpecError(
+                f"{owner}: an option cannot be called {option!r}, which `load` takes for itself"
+            )
 
 
 def load_target(target: str, wanted_by: str) -> Any:
@@ -181,6 +196,7 @@ class BackboneSpec(Spec):
         self._needs_target()
         if isinstance(self.training_only, str):
             raise SpecError(f"backbone {self.name!r}: training_only is a tuple, not text")
+        _check_config(f"backbone {self.name!r}", self.config)
         object.__setattr__(self, "config", _frozen(self.config))
 
 
@@ -201,7 +217,14 @@ class BlockSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSpec(Spec):
-    """A loss: ``target(**options)`` returns a module mapping (output, reference) to a scalar."""
+    """A loss: ``target(**options)`` returns a module mapping (output, reference) to a scalar.
+
+    Both are (N, 3, H, W), float, nominally in [0, 1]; other shapes than each other's are refused
+    with an `OptionError`. The scalar is the mean over the batch, finite for any finite pictures,
+    and 0 for equal ones unless the loss says otherwise in its summary. With an option
+    ``reduction="none"``, if there is one, it gives the value of each picture, shape (N,).
+    `enhancekit.testing.check_loss` checks all of this.
+    """
 
     def __post_init__(self) -> None:
         super(LossSpec, self).__post_init__()
@@ -269,17 +292,29 @@ class EnhancerSpec(Spec):
             raise SpecError(
                 f"enhancer {self.name!r}: scale is a whole number of at least 1, not {self.scale!r}"
             )
+        if self.weights is not None and not isinstance(self.weights, WeightsSpec):
+            raise SpecError(
+                f"enhancer {self.name!r}: weights is a WeightsSpec, not {self.weights!r}"
+            )
+        if self.target and self.weights is not None:
+            raise SpecError(
+                f"enhancer {self.name!r} is a function, which takes no weights; give it a backbone"
+            )
+        _check_config(f"enhancer {self.name!r}", self.config)
         for control, bounds in self.controls.items():
             self._check_control(control, bounds)
         object.__setattr__(self, "config", _frozen(self.config))
         object.__setattr__(self, "controls", _frozen(self.controls))
 
     def _check_control(self, control: str, bounds: Any) -> None:
-        if control in _ENHANCE:
-            raise SpecError(
-                f"enhancer {self.name!r}: a control cannot be called {control!r}, which `enhance` "
-                "takes for itself"
-            )
+        if not isinstance(control, str) or not control.isidentifier():
+            raise SpecError(f"enhancer {self.name!r}: the control {control!r} is no identifier")
+        for user, taken in (("`enhance`", _ENHANCE), ("`enhancekit serve`", _SERVE)):
+            if control in taken:
+                raise SpecError(
+                    f"enhancer {self.name!r}: a control cannot be called {control!r}, which "
+                    f"{user} takes for itself"
+                )
         pair = isinstance(bounds, Sequence) and not isinstance(bounds, str) and len(bounds) == 2
         if not pair or not all(map(is_number, bounds)) or not bounds[0] < bounds[1]:
             raise SpecError(

@@ -626,6 +626,11 @@ class TestBadTarget:
         assert_one_line(done, out / "x.png", "is no folder")
         assert list(out.iterdir()) == []
 
+    def test_a_folder_for_several_is_made(self, cli, dark, out):
+        other = save(out.parent / "other.png", random_picture())
+        assert cli("enhance", dark, other, "-o", out / "new", "-e", "gamma").code == 0
+        assert sorted(p.name for p in (out / "new").iterdir()) == ["dark.png", "other.png"]
+
     def test_two_of_one_name(self, cli, dark, out):
         (out.parent / "b").mkdir()
         other = save(out.parent / "b" / dark.name, random_picture())
@@ -648,6 +653,7 @@ class TestBadChoice:
             (["-e", "mfnn-report"], ["mfnn:mfnn-report", "no trained weights", "enhancekit train"]),
             (["-e", "gamma", "--option", "gama=2"], ["no option gama", "gamma"]),
             (["-e", "gamma", "--option", "gamma"], ["--option takes key=value, not 'gamma'"]),
+            (["-e", "gamma", "--option", "tile=2"], ["--option tile", "--tile"]),
             (["-e", "gamma", "--option", "gamma=0"], ["gamma must be above 0"]),
             (["-e", "gamma", "--option", "gamma=bright"], ["builtin:gamma", "gamma"]),
             (["-e", "gamma", "--strength", "1.5"], ["strength", "1.5"]),
@@ -1006,6 +1012,7 @@ class TestEvaluate:
             (["gama"], ["'gama'", "'gamma'"]),
             (["gamma", "--protocol", "rbg"], ["no protocol is called 'rbg'", "rgb"]),
             (["gamma", "clahe", "--option", "gamma=1"], ["--option", "one enhancer"]),
+            (["gamma", "--option", "device=cpu"], ["--option device", "--device"]),
             (["gamma", "--metric", "pnsr"], ["no metric is called 'pnsr'", "'psnr'"]),
             (["gamma", "--scene", "(x)"], ["'(x)' does not match"]),
             (["gamma", "--scene", "("], ["scene pattern '('"]),

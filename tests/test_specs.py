@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 
 import pytest
 
 from enhancekit.errors import EnhanceKitError, PluginError, SpecError
+from enhancekit.inference.loading import load
+from enhancekit.serve.asked import OPTIONS
 from enhancekit.specs import (
+    LOAD_ARGUMENTS,
     BackboneSpec,
     BlockSpec,
     EnhancerSpec,
@@ -208,3 +212,43 @@ def test_target_whose_module_raises(tmp_path, monkeypatch, raised):
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(PluginError, match=raised.split("(")[0]):
         load_target("raising_target:x", "a test")
+
+
+class TestNamesThatAreTaken:
+    """What could never be given by name is refused where it is declared."""
+
+    def test_the_list_is_what_load_takes(self):
+        parameters = inspect.signature(load).parameters.values()
+        named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+        assert tuple(named) == LOAD_ARGUMENTS
+
+    @pytest.mark.parametrize("option", [*LOAD_ARGUMENTS, "two words", "block-size", ""])
+    @pytest.mark.parametrize("kind", [BackboneSpec, EnhancerSpec])
+    def test_options(self, kind, option):
+        with pytest.raises(SpecError, match=r"'tiny'.*option"):
+            make(kind, config={option: 1})
+
+    @pytest.mark.parametrize("control", ["image", *OPTIONS, "two words", "a&b", ""])
+    def test_controls(self, control):
+        with pytest.raises(SpecError, match=r"'tiny'.*control"):
+            make(EnhancerSpec, controls={control: (0, 1)})
+
+    def test_others_are_free(self):
+        made = make(EnhancerSpec, config={"name_": 1}, controls={"amount": (0, 1)})
+        assert (dict(made.config), dict(made.controls)) == ({"name_": 1}, {"amount": (0, 1)})
+
+
+class TestWeightsOfEnhancers:
+    weights = WeightsSpec(resource="acme:net.safetensors", sha256="0" * 64)
+
+    def test_of_another_kind(self):
+        with pytest.raises(SpecError, match=r"'tiny': weights is a WeightsSpec, not 'net\.saf"):
+            make(EnhancerSpec, target="", backbone="net", weights="net.safetensors")
+
+    def test_of_a_function(self):
+        with pytest.raises(SpecError, match="'tiny' is a function, which takes no weights"):
+            make(EnhancerSpec, weights=self.weights)
+
+    def test_of_a_network(self):
+        spec = make(EnhancerSpec, target="", backbone="net", weights=self.weights)
+        assert spec.weights is self.weights

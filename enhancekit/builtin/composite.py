@@ -31,12 +31,12 @@ def parse(text: str) -> list[tuple[float, str]]:
     """
     terms: list[tuple[float, str]] = []
     # a plus sign inside a number such as 1e+2 is no separator
-    for part in re.split(r"(?<![0-9.][eE])\+", text):
+    for part in re.split(r"(?<![0-9.][eE])\+|\+(?![0-9])", text):
         match = _TERM.fullmatch(part)
         if match is None:
             raise OptionError(
                 f"cannot read {part.strip()!r} in the loss {text!r}; write weighted names, "
-                "e.g. '0.5*l1 + 0.1*ssim'"
+                "e.g. '0.5*l1 + 0.1*ssim', and a name that begins with a digit behind its plugin's"
             )
         try:
             weight = float(match["weight"] or 1)

@@ -10,6 +10,7 @@ import typer
 from enhancekit.cli.output import settings
 from enhancekit.errors import OptionError
 from enhancekit.plugins import host
+from enhancekit.specs import LOAD_ARGUMENTS
 
 __all__ = [
     "Control",
@@ -31,6 +32,7 @@ __all__ = [
     "Weights",
     "default_enhancer",
     "given_controls",
+    "given_options",
     "tile_value",
 ]
 
@@ -96,6 +98,23 @@ def given_controls(control: list[str] | None, exposure: float | None) -> dict[st
     if "exposure" in controls:
         raise OptionError("--exposure and --control exposure=... say the same; give one")
     return {**controls, "exposure": exposure}
+
+
+def given_options(option: list[str] | None) -> dict[str, Any]:
+    """Read the values of --option.
+
+    Examples
+    --------
+    >>> given_options(["width=8", "block=acme:fast"])
+    {'width': 8, 'block': 'acme:fast'}
+    """
+    options = settings(option or (), "--option")
+    if taken := sorted(options.keys() & set(LOAD_ARGUMENTS)):
+        raise OptionError(
+            f"--option {taken[0]}: no option of an enhancer, but an argument of `load`; commands "
+            f"that take it have --{taken[0]}"
+        )
+    return options
 
 
 def tile_value(text: str) -> str | int | None:

@@ -27,12 +27,13 @@ from enhancekit.cli.choices import (
     Weights,
     default_enhancer,
     given_controls,
+    given_options,
     tile_value,
 )
 from enhancekit.cli.folder import enhance_folder
-from enhancekit.cli.output import print_json, progress, settings
+from enhancekit.cli.output import print_json, progress
 from enhancekit.errors import ImageError, OptionError
-from enhancekit.imaging.formats import MAX_PIXELS, Encoding
+from enhancekit.imaging.formats import MAX_PIXELS, SUFFIXES, Encoding
 
 __all__ = ["enhance"]
 
@@ -50,7 +51,10 @@ def enhance(  # noqa: PLR0917
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="A file, or a folder for several pictures.", readable=False
+            "--output",
+            "-o",
+            help="A file, or a folder for several pictures, made if missing.",
+            readable=False,
         ),
     ],
     enhancer: Enhancer = "",
@@ -154,7 +158,7 @@ def enhance(  # noqa: PLR0917
             tile=tile_value(tile),
             weights=weights,
             engine=engine,
-            options=settings(option or (), "--option"),
+            options=given_options(option),
             time_limit=time_limit,
             overwrite=overwrite,
             encoding=encoding,
@@ -178,7 +182,7 @@ def enhance(  # noqa: PLR0917
         tile=tile_value(tile),
         weights=weights,
         engine=engine,
-        options=settings(option or (), "--option"),
+        options=given_options(option),
         strength=strength,
         mode=mode,
         controls=controls,
@@ -257,7 +261,9 @@ def _targets(inputs: list[Path], output: Path, encoding: Encoding) -> list[Path]
         targets = [output]
     else:
         if not output.is_dir():
-            raise ImageError(f"{output} is no folder, which several pictures need; make it first")
+            if output.exists() or output.suffix.lower() in SUFFIXES:  # more likely a slip
+                raise ImageError(f"{output} is no folder, which several pictures need")
+            output.mkdir()
         targets = [output / encoding.renamed(source.name) for source in inputs]
     if len(set(targets)) < len(targets):
         raise ImageError(f"two of the inputs share a name and would both become one in {output}")

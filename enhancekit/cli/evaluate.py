@@ -15,6 +15,7 @@ from enhancekit.cli.choices import (
     Options,
     Precision,
     Tile,
+    given_options,
     tile_value,
 )
 from enhancekit.cli.output import print_json, progress, settings
@@ -80,7 +81,7 @@ def evaluate(  # noqa: PLR0917
     if make and scene:
         raise OptionError("--scene groups pairs; with --make each picture is a scene of its own")
     controls = settings(control or (), "--control")
-    options = settings(option or (), "--option")
+    options = given_options(option)
     own: list[Path | None] = [*weights] if weights else [None] * len(names)
     chosen = find_protocol(protocol)
     share = held_out if split == "held-out" else None

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from enhancekit.cli.choices import Options, Weights
-from enhancekit.cli.output import settings
+from enhancekit.cli.choices import Options, Weights, given_options
 from enhancekit.errors import OptionError
 
 __all__ = ["export"]
@@ -28,5 +27,5 @@ def export(
 
     if output.exists() and not overwrite:
         raise OptionError(f"{output} exists already; pass --overwrite to replace it")
-    off = write(name, output, weights=weights, options=settings(option or (), "--option"))
+    off = write(name, output, weights=weights, options=given_options(option))
     typer.echo(f"{output}  (at most {off:.1g} from torch)")

@@ -19,9 +19,10 @@ from enhancekit.cli.choices import (
     Weights,
     default_enhancer,
     given_controls,
+    given_options,
     tile_value,
 )
-from enhancekit.cli.output import progress, settings
+from enhancekit.cli.output import progress
 from enhancekit.errors import ImageError, OptionError
 
 __all__ = ["video"]
@@ -67,7 +68,7 @@ def video(  # noqa: PLR0917
         precision=precision,
         tile=tile_value(tile),
         weights=weights,
-        **settings(option or (), "--option"),
+        **given_options(option),
     )
     with progress() as shown:
         task = shown.add_task(name, total=None)

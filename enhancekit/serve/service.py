@@ -246,12 +246,20 @@ class _Turn:
 
 def _offered(names: tuple[str, ...]) -> Iterator[Entry[EnhancerSpec]]:
     """Yield what is named, or else everything that can be used as it is installed."""
-    if names:
-        yield from (host().enhancers.get(name) for name in dict.fromkeys(names))
-        return
-    for entry in host().enhancers.list():
-        if entry.spec.target or entry.spec.weights:
-            yield entry
+    if not names:
+        yield from filter(_is_ready, host().enhancers.list())
+    for name in dict.fromkeys(names):
+        entry = host().enhancers.get(name)
+        if not _is_ready(entry):
+            raise OptionError(
+                f"{entry} has no weights, and so cannot be served; register an enhancer that names "
+                "yours"
+            )
+        yield entry
+
+
+def _is_ready(entry: Entry[EnhancerSpec]) -> bool:
+    return bool(entry.spec.target or entry.spec.weights)
 
 
 def _chosen(opened: Picture, accept: str, encoding: Encoding, scale: int) -> Format:

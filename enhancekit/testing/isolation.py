@@ -43,7 +43,7 @@ def isolated_plugins(*installed: str, **given: object) -> Iterator[Host]:
     ...     @enhancekit.hookimpl
     ...     def enhancekit_losses(self):
     ...         yield enhancekit.LossSpec(
-    ...             name="huber", summary="Huber loss", target="torch.nn:HuberLoss"
+    ...             name="huber", summary="Huber loss", target="acme.losses:Huber"
     ...         )
     >>> with isolated_plugins(acme=Plugin()):
     ...     enhancekit.losses.get("huber").qualified_name

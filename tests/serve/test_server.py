@@ -117,6 +117,10 @@ def test_what_cannot_start_says_so_in_a_line(cli, server, monkeypatch):
     unknown = cli("serve", "--port", 0, "-e", "nix")
     assert (unknown.code, unknown.err.count("\n")) == (1, 1)
     assert "nix" in unknown.err
+    untrained = cli("serve", "--port", 0, "-e", "mfnn-report")
+    assert (untrained.code, untrained.err.count("\n")) == (1, 1)
+    assert "mfnn:mfnn-report" in untrained.err
+    assert "has no weights" in untrained.err
     monkeypatch.setenv("ENHANCEKIT_SERVE_TOKEN", "short")
     short = cli("serve", "--port", 0, "-e", "gamma")
     assert short.code == 1
