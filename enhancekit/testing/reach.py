@@ -1,11 +1,14 @@
-"""How far an output pixel looks at the input: measured by where its gradient is not zero."""
+"""How far an output pixel looks at the input: measured by its gradient, and by changes."""
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from enhancekit.testing.samples import seeded
 
 __all__ = ["LIMIT", "measure_reach"]
 
@@ -54,9 +57,12 @@ def measure_reach(
     room = expected + margin
     while True:
         half = -(-room // multiple_of) * multiple_of
+        strip = (channels, half, width)
         # two seeds, because a rectifier may shut a path
         reach = max(
-            _reach_along(call, (channels, half, width), multiple_of, scale, axis=axis, seed=seed)
+            measure(call, strip, multiple_of, scale, axis=axis, seed=seed)
+            # what is faint shows in the gradient alone, what is detached in changes alone
+            for measure in (_reach_of_gradient, _reach_of_changes)
             for axis in (2, 3)
             for seed in range(2)
         )
@@ -67,7 +73,7 @@ def measure_reach(
         room = 2 * half
 
 
-def _reach_along(
+def _reach_of_gradient(
     call: Callable[[Tensor, Tensor], Tensor],
     strip: tuple[int, int, int],
     multiple_of: int,
@@ -77,11 +83,9 @@ def _reach_along(
     seed: int,
 ) -> int:
     """Measure along one axis, on a strip: the pixels of one period in its middle, one by one."""
-    channels, half, width = strip
-    length = 2 * half + multiple_of
-    shape = (1, channels, length, width) if axis == 2 else (1, channels, width, length)
+    half = strip[1]
     generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(shape, generator=generator).requires_grad_()
+    x = torch.rand(_shape(strip, multiple_of, axis), generator=generator).requires_grad_()
     done = call(x.clone(), x.detach())
     weighted = done * torch.randn(done.shape, generator=generator)
     furthest = 0
@@ -94,3 +98,40 @@ def _reach_along(
             here = place // scale
             furthest = max(furthest, int((seen - here).abs().max()))
     return furthest
+
+
+def _reach_of_changes(
+    call: Callable[[Tensor, Tensor], Tensor],
+    strip: tuple[int, int, int],
+    multiple_of: int,
+    scale: int,
+    *,
+    axis: int,
+    seed: int,
+) -> int:
+    """Measure how near other pixels may come without being seen by the period in the middle."""
+    half = strip[1]
+    generator = torch.Generator().manual_seed(seed)
+    shape = _shape(strip, multiple_of, axis)
+    x, other = (torch.rand(shape, generator=generator) for _ in range(2))
+
+    def seen(pixels: Tensor) -> Tensor:
+        # what is random is not to be taken for what is seen
+        with torch.no_grad(), seeded(seed):
+            done = call(pixels.clone(), x.clone())
+        return done.narrow(axis, half * scale, multiple_of * scale)
+
+    def beyond(distance: int) -> bool:
+        mixed = other.clone()
+        kept = (axis, half - distance, 2 * distance + multiple_of)
+        mixed.narrow(*kept).copy_(x.narrow(*kept))
+        return not torch.allclose(seen(mixed), undisturbed, rtol=1e-5, atol=1e-6)
+
+    undisturbed = seen(x)
+    return bisect.bisect_left(range(half), True, key=lambda distance: not beyond(distance))
+
+
+def _shape(strip: tuple[int, int, int], multiple_of: int, axis: int) -> tuple[int, int, int, int]:
+    channels, half, width = strip
+    length = 2 * half + multiple_of
+    return (1, channels, length, width) if axis == 2 else (1, channels, width, length)

@@ -50,6 +50,16 @@ class LooksFurther(Mended):
     halo = 1
 
 
+class HiddenSpread(Mended):
+    def forward(self, x):
+        return super().forward(x) * x.detach().std(dim=(1, 2, 3), keepdim=True, correction=0)
+
+
+class HiddenNeighbour(Mended):
+    def forward(self, x):
+        return super().forward(x) + x.detach().roll(5, 3)
+
+
 class Idle(Mended):
     def __init__(self, channels):
         super().__init__(channels)
@@ -179,6 +189,11 @@ class HiddenMean(Net):
         return super().forward(x) * (0.5 + mean).clamp(max=1)
 
 
+class Vignette(Net):
+    def forward(self, x):
+        return super().forward(x) * torch.linspace(1, 0.9, x.shape[3])
+
+
 class ThirtyTwoBits(Net):
     def body(self, x):
         done = torch.zeros_like(x)
@@ -234,7 +249,7 @@ BACKBONES = {
     "range_is_kept": (Unclamped, r"a picture \(.*\) in \[0, 1\]; .* clamp\(0, 1\)"),
     "finite_on_extremes": (Dividing, "a picture that is black; guard divisions"),
     "batch_equals_singles": (MixingBatch, "never over the batch"),
-    "tiled_equals_whole": (HiddenMean, "in tiles of 24 pixels than whole"),
+    "tiled_equals_whole": (Vignette, "in tiles of 24 pixels than whole"),
     "runs_in_bf16": (ThirtyTwoBits, "runs_in_bf16: .*destination dtypes match"),
     "cpu_equals_cuda": (OnCuda, "another picture on CUDA"),
     "gradient_reaches_every_parameter": (NetIdle, "no gradient reaches idle of backbone kit:"),
@@ -243,7 +258,7 @@ BACKBONES = {
     "input_is_untouched": (NetInPlace, "changes its input in place"),
     "pickles": (NetLambda, "keep no lambda"),
 }
-OTHERS = (Net, Context, Odd, SmallHalo, Everywhere)
+OTHERS = (Net, Context, Odd, SmallHalo, Everywhere, HiddenMean)
 
 
 def name_of(made):
@@ -253,7 +268,7 @@ def name_of(made):
 class Plugin:
     @hookimpl
     def enhancekit_blocks(self):
-        for made in (Mended, OfAnotherType, *(b for b, _ in BLOCKS.values())):
+        for made in (Mended, OfAnotherType, HiddenSpread, HiddenNeighbour, *(b for b, _ in BLOCKS.values())):
             target = f"{__name__}:{made.__name__}"
             yield BlockSpec(name=name_of(made), role="residual", summary="x", target=target)
         yield BlockSpec(name="conv", role="encoder", summary="x", target="torch.nn:Conv2d")
@@ -289,6 +304,13 @@ class TestBlock:
     def test_another_type_is_refused(self):
         found = failing(BlockCase("kit:of-another-type"))
         assert "gives torch.float64 for torch.float32" in found["shapes"]
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [("spread", "looks at least 512 pixels far"), ("neighbour", "looks 5 pixels far")],
+    )
+    def test_what_is_detached_is_seen_all_the_same(self, name, said):
+        assert said in failing(BlockCase(f"kit:hidden-{name}"))["halo_is_true"]
 
     def test_mended(self):
         assert {o.status for o in check_block("kit:mended")} == {"passed"}
