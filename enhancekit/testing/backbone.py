@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from enhancekit.errors import ConformanceError
@@ -18,6 +19,7 @@ from enhancekit.testing.samples import EXTREMES, extreme, noise, smooth
 __all__ = [
     "BACKBONE_CHECKS",
     "batch_equals_singles",
+    "context_grid_is_true",
     "cpu_equals_cuda",
     "finite_on_extremes",
     "halo_is_true",
@@ -173,6 +175,32 @@ def tiled_equals_whole(case: BackboneCase) -> None:
         )
 
 
+def context_grid_is_true(case: BackboneCase) -> None:
+    """Require that the context of a picture's averages on `context_grid` is the picture's."""
+    module = case.make()
+    needs = _usable(case, module)
+    grid = getattr(module, "context_grid", None)
+    if not case.entry.spec.global_context or grid is None:
+        raise NotApplicable("it declares no context_grid, so its context sees the whole picture")
+    if not isinstance(grid, int) or grid < 0:
+        raise ConformanceError(
+            f"{case.entry} declares context_grid = {grid!r}; it is a whole number, or not there"
+        )
+    # rough, so that what counts besides the averages shows, and no multiple of the grid
+    x = noise(1, 3, *(_side(needs, 3 * grid + extra) for extra in (16, 40)))
+    averages = F.adaptive_avg_pool2d(x, grid) if grid else x[..., :1, :1]
+    with torch.no_grad():
+        whole, coarse = (case.apply_within(module, x.clone(), given) for given in (x, averages))
+    difference = float((whole - coarse).abs().max())
+    if not difference <= 1e-4:
+        raise ConformanceError(
+            f"{case.entry} declares context_grid = {grid}, but with the context of such averages "
+            f"it gives another picture than with the whole one's, by up to {difference:.2g}; let "
+            f"`context` begin with adaptive_avg_pool2d(whole, {grid or 'GRID'}), or leave "
+            "context_grid out"
+        )
+
+
 def batch_equals_singles(case: BackboneCase) -> None:
     """Require that a picture's result does not depend on the others of its batch."""
     module = case.make()
@@ -259,6 +287,7 @@ BACKBONE_CHECKS = (
     finite_on_extremes,
     batch_equals_singles,
     tiled_equals_whole,
+    context_grid_is_true,
     runs_in_bf16,
     cpu_equals_cuda,
     *MODULE_CHECKS,

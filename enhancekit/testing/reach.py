@@ -112,8 +112,8 @@ def _reach_of_changes(
     """Measure how near other pixels may come without being seen by the period in the middle."""
     half = strip[1]
     generator = torch.Generator().manual_seed(seed)
-    shape = _shape(strip, multiple_of, axis)
-    x, other = (torch.rand(shape, generator=generator) for _ in range(2))
+    x = torch.rand(_shape(strip, multiple_of, axis), generator=generator)
+    others = (0.5 * x, 0.5 + 0.5 * x)  # both, because a clamp may shut a path
 
     def seen(pixels: Tensor) -> Tensor:
         # what is random is not to be taken for what is seen
@@ -122,10 +122,12 @@ def _reach_of_changes(
         return done.narrow(axis, half * scale, multiple_of * scale)
 
     def beyond(distance: int) -> bool:
-        mixed = other.clone()
-        kept = (axis, half - distance, 2 * distance + multiple_of)
-        mixed.narrow(*kept).copy_(x.narrow(*kept))
-        return not torch.allclose(seen(mixed), undisturbed, rtol=1e-5, atol=1e-6)
+        near = torch.arange(x.shape[axis]).view((-1, 1) if axis == 2 else (-1,))
+        near = (near >= half - distance) & (near < half + multiple_of + distance)
+        return not all(
+            torch.allclose(seen(x.where(near, other)), undisturbed, rtol=1e-5, atol=1e-6)
+            for other in others
+        )
 
     undisturbed = seen(x)
     return bisect.bisect_left(range(half), True, key=lambda distance: not beyond(distance))

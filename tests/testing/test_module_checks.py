@@ -136,6 +136,22 @@ class Context(Net):
         return (super().forward(x) * (0.3 + mean)).clamp(0, 1)
 
 
+class AveragedContext(Context):
+    context_grid = 4
+
+    def context(self, whole):
+        return F.adaptive_avg_pool2d(whole, 4).mean(dim=(1, 2, 3), keepdim=True)
+
+
+class GreatestContext(AveragedContext):
+    def context(self, whole):
+        return 0.5 * whole.amax(dim=(1, 2, 3), keepdim=True)
+
+
+class BlindContext(Context):
+    context_grid = 0
+
+
 class NeedsEight(Net):
     def forward(self, x):
         return super().forward(F.pad(x, (7, 7, 7, 7), mode="reflect")[..., 7:-7, 7:-7])
@@ -250,6 +266,7 @@ BACKBONES = {
     "finite_on_extremes": (Dividing, "a picture that is black; guard divisions"),
     "batch_equals_singles": (MixingBatch, "never over the batch"),
     "tiled_equals_whole": (Vignette, "in tiles of 24 pixels than whole"),
+    "context_grid_is_true": (GreatestContext, "context_grid = 4, .*adaptive_avg_pool2d"),
     "runs_in_bf16": (ThirtyTwoBits, "runs_in_bf16: .*destination dtypes match"),
     "cpu_equals_cuda": (OnCuda, "another picture on CUDA"),
     "gradient_reaches_every_parameter": (NetIdle, "no gradient reaches idle of backbone kit:"),
@@ -258,7 +275,7 @@ BACKBONES = {
     "input_is_untouched": (NetInPlace, "changes its input in place"),
     "pickles": (NetLambda, "keep no lambda"),
 }
-OTHERS = (Net, Context, Odd, SmallHalo, Everywhere, HiddenMean)
+OTHERS = (Net, Context, AveragedContext, BlindContext, Odd, SmallHalo, Everywhere, HiddenMean)
 
 
 def name_of(made):
@@ -268,7 +285,13 @@ def name_of(made):
 class Plugin:
     @hookimpl
     def enhancekit_blocks(self):
-        for made in (Mended, OfAnotherType, HiddenSpread, HiddenNeighbour, *(b for b, _ in BLOCKS.values())):
+        for made in (
+            Mended,
+            OfAnotherType,
+            HiddenSpread,
+            HiddenNeighbour,
+            *(b for b, _ in BLOCKS.values()),
+        ):
             target = f"{__name__}:{made.__name__}"
             yield BlockSpec(name=name_of(made), role="residual", summary="x", target=target)
         yield BlockSpec(name="conv", role="encoder", summary="x", target="torch.nn:Conv2d")
@@ -280,7 +303,7 @@ class Plugin:
                 name=name_of(made),
                 summary="x",
                 target=f"{__name__}:{made.__name__}",
-                global_context=made is Context,
+                global_context=issubclass(made, Context),
             )
 
 
@@ -350,6 +373,7 @@ class TestBackbone:
             ("kit:net", {"scale": 2}),
             ("kit:net", {"scale": 3}),
             ("kit:context", {}),
+            ("kit:averaged-context", {}),
         ],
     )
     def test_mended(self, name, options):
@@ -364,6 +388,8 @@ class TestBackbone:
             (Odd, "multiple_of=1, minimum=1, .*; declare multiple_of=2, minimum=2"),
             (SmallHalo, "declares halo=0, .* looks 3 pixels far; declare halo=3"),
             (SmallHalo, "in tiles of 24 pixels than whole"),
+            (BlindContext, "context_grid = 0, .*or leave context_grid out"),
+            (HiddenMean, "looks at least 512 pixels far"),
             (Everywhere, r"looks at least 512 pixels far; declare halo=None, or global_context"),
         ],
     )
