@@ -183,7 +183,8 @@ class Trainer:
         self._global_context = self.backbone.spec.global_context
         _refuse_contradictions(recipe, self._global_context)
         torch.manual_seed(run.seed)
-        weights = recipe.model.weights or None
+        # a run that goes on has its own; those it began with may be gone
+        weights = None if state else recipe.model.weights or None
         self.network, _ = build_network(
             self.entry, recipe.model.options, weights=weights, pretrained=weights is not None
         )

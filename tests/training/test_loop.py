@@ -453,6 +453,18 @@ class TestResume:
             Trainer(recipe(), device="cpu")
         assert (tmp_path / "run" / "state.pt").read_bytes() == before
 
+    def test_the_weights_it_began_with_may_be_gone(self, recipe, tmp_path):
+        train(recipe("first"))
+        started = tmp_path / "first" / "last.safetensors"
+        changed = recipe(model={"weights": str(started)}, run={"save_every": 1})
+        whole, _ = train(changed)
+        straight = snapshot(whole.network)
+        shutil.rmtree(tmp_path / "run")
+        train(changed, steps=2)
+        started.unlink()
+        again, _ = train(changed, resume=True)
+        assert equal(snapshot(again.network), straight)
+
     def test_nothing_to_resume(self, recipe):
         with pytest.raises(DataError, match=r"no checkpoint .*state\.pt"):
             Trainer(recipe(), resume=True, device="cpu")
