@@ -171,8 +171,10 @@ class Registry(Generic[S]):
         AmbiguousNameError
             If several plugins registered it; each is listed with its distribution and version.
         """
-        plugin, _, bare = name.rpartition(":")
         entries = self.list()
+        if not isinstance(name, str):
+            raise UnknownNameError(f"a {self.kind} is asked for by its name, not by {name!r}")
+        plugin, _, bare = name.rpartition(":")
         found = [
             e
             for e in entries

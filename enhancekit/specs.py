@@ -40,6 +40,8 @@ def _frozen(options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _check_config(owner: str, config: Mapping[str, Any]) -> None:
     """Refuse options that nobody could give to `enhancekit.load` by name."""
+    if not isinstance(config, Mapping):
+        raise SpecError(f"{owner}: config is a mapping of options, not {config!r}")
     for option in config:
         if not isinstance(option, str) or not option.isidentifier():
             raise SpecError(f"{owner}: the option {option!r} in its config is no identifier")
@@ -102,9 +104,9 @@ class SizeRequirements:
     """How many times the input's height and width the output has."""
 
     def __post_init__(self) -> None:
-        whole = [self.multiple_of, self.minimum, self.scale]
-        whole += [] if self.halo is None else [self.halo + 1]
-        if not all(isinstance(number, int) and number >= 1 for number in whole):
+        least = [(self.multiple_of, 1), (self.minimum, 1), (self.scale, 1)]
+        least += [] if self.halo is None else [(self.halo, 0)]
+        if not all(isinstance(number, int) and number >= bound for number, bound in least):
             raise SpecError(
                 f"{self} is impossible: multiple_of, minimum and scale are whole numbers of at "
                 "least 1, halo of at least 0"
@@ -235,7 +237,8 @@ class LossSpec(Spec):
 class MetricSpec(Spec):
     """A metric: ``target(output, reference)`` on two float arrays in [0, 1] returns a float.
 
-    The arrays have the shape (H, W, 3), or (H, W, 1) under a protocol of luma alone.
+    The arrays have the shape (H, W, 3), or (H, W, 1) under a protocol of luma alone. There is
+    always a reference: figures that need none have no place in an evaluation of pairs.
     """
 
     higher_is_better: bool
@@ -301,6 +304,11 @@ class EnhancerSpec(Spec):
                 f"enhancer {self.name!r} is a function, which takes no weights; give it a backbone"
             )
         _check_config(f"enhancer {self.name!r}", self.config)
+        if not isinstance(self.controls, Mapping):
+            raise SpecError(
+                f"enhancer {self.name!r}: controls maps names to ranges, and is not "
+                f"{self.controls!r}"
+            )
         for control, bounds in self.controls.items():
             self._check_control(control, bounds)
         object.__setattr__(self, "config", _frozen(self.config))

@@ -88,6 +88,12 @@ class TestProcess:
         (point,) = entry_points(group="console_scripts", name="enhancekit")
         assert point.value == "enhancekit.cli:run"
 
+    def test_the_module_is_the_command(self):
+        words = [sys.executable, "-m", "enhancekit", "info", "gamma"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert done.stdout == shell("info", "gamma").stdout
+        assert "builtin:gamma" in done.stdout
+
     def test_it_starts_without_torch(self):
         code = "import sys, enhancekit.cli; print('torch' in sys.modules)"
         done = subprocess.run(

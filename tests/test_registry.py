@@ -139,6 +139,8 @@ def test_unknown_name(asked, hint):
 
 
 def test_unknown_name_in_an_empty_registry():
+    with pytest.raises(UnknownNameError, match="a block is asked for by its name, not by None"):
+        registry().get(None)
     with pytest.raises(UnknownNameError, match="no block is called 'x'; known: none"):
         registry().get("x")
     assert "empty" in repr(registry())

@@ -156,6 +156,8 @@ def test_no_enhancer_makes_nothing_of_a_picture(scale):
         {"minimum": 0},
         {"halo": -1},
         {"scale": 0},
+        {"multiple_of": "8"},
+        {"halo": "3"},
     ],
     ids=str,
 )
@@ -252,3 +254,16 @@ class TestWeightsOfEnhancers:
     def test_of_a_network(self):
         spec = make(EnhancerSpec, target="", backbone="net", weights=self.weights)
         assert spec.weights is self.weights
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        (BackboneSpec, {"config": ["width"]}, r"config is a mapping of options, not \['width'\]"),
+        (EnhancerSpec, {"config": None}, "config is a mapping of options, not None"),
+        (EnhancerSpec, {"controls": ("amount",)}, r"controls maps names to ranges, and is not \("),
+    ],
+)
+def test_what_is_no_mapping(kind, given, said):
+    with pytest.raises(SpecError, match=f"'tiny': {said}"):
+        make(kind, **given)
