@@ -463,6 +463,30 @@ class TestSafety:
         assert "leads out" in result.error
         assert tree(tmp_path / "else") == {}
 
+    def test_a_picture_that_changes_while_it_is_read(self, source, out, monkeypatch):
+        from enhancekit.batch import work
+
+        def write_and_change(picture, staged, *args, write=work.write, **kwargs):
+            write(picture, staged, *args, **kwargs)
+            os.utime(source / "a.png", ns=(1, 1))
+
+        monkeypatch.setattr(work, "write", write_and_change)
+        (result,) = enhance_folder(source, out, "gamma", include=["a.png"])
+        assert "a.png was changed while it was read; run again" in result.error
+        assert not (out / "a.png").exists()
+
+    def test_a_file_that_others_make_meanwhile_is_kept(self, source, out, monkeypatch):
+        from enhancekit.batch import work
+
+        def write_and_meddle(picture, staged, *args, write=work.write, **kwargs):
+            write(picture, staged, *args, **kwargs)
+            (out / "a.png").write_bytes(b"dear to me")
+
+        monkeypatch.setattr(work, "write", write_and_meddle)
+        (result,) = enhance_folder(source, out, "gamma", include=["a.png"])
+        assert result.status != "done"
+        assert (out / "a.png").read_bytes() == b"dear to me"
+
     @pytest.mark.parametrize("name", [".enhancekit", "manifest.jsonl"])
     def test_a_link_in_place_of_its_own_files(self, source, out, tmp_path, name):
         out.mkdir()

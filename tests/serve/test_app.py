@@ -274,6 +274,15 @@ class TestRefusals:
         with pytest.raises(PluginError, match="boom"):
             create_app(Settings(enhancers=("broken",)))
 
+    def test_what_goes_wrong_inside_is_not_told_to_strangers(self, client, monkeypatch):
+        def fail(*_args, **_options):
+            raise RuntimeError("the secret path /srv/secret")
+
+        monkeypatch.setattr("enhancekit.serve.service.check_fits", fail)
+        response = enhance(client, encoded(photo()))
+        refused(response, 500, "its log says why")
+        assert "secret" not in response.text
+
     def test_unknown_paths_and_methods(self, client):
         refused(client.get("/nix"), 404, "/nix")
         refused(client.get("/v1/enhance"), 405)
