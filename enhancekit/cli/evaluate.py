@@ -34,10 +34,12 @@ def evaluate(  # noqa: PLR0917
         str,
         typer.Option(
             help="The folder holds references alone, and inputs are made: gaussian:25, poisson:30, "
-            "camera, dark or bicubic-x2."
+            "camera, dark, bicubic-x2, bicubic-x3 or bicubic-x4."
         ),
     ] = "",
-    protocol: Annotated[str, typer.Option(help="rgb, lol or y-border2.")] = "rgb",
+    protocol: Annotated[
+        str, typer.Option(help="rgb, lol, y-border2, y-border3 or y-border4.")
+    ] = "rgb",
     split: Annotated[
         Literal["all", "held-out"],
         typer.Option(help="All pairs, or the scenes that `train` holds out."),

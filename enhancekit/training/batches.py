@@ -17,7 +17,7 @@ from torch import Tensor
 from enhancekit.errors import DataError
 from enhancekit.imaging.reading import read_rgb8
 from enhancekit.training.pairs import Pair, read_pair
-from enhancekit.training.synthetic import draw_degradation
+from enhancekit.training.synthetic import SHRINKING, draw_degradation
 
 __all__ = ["Batch", "Batches", "Group", "seeded"]
 
@@ -105,10 +105,11 @@ class Batches:
         groups = [group for group in groups if group.pairs or group.clean]
         if not groups:
             raise DataError("there are no training pictures; is held_out too large?")
-        smaller = {group.make == "bicubic-x2" and not group.pairs for group in groups}
-        if len(smaller) > 1:
+        made = {"" if group.pairs else group.make for group in groups}
+        if len({SHRINKING.get(kind, 1) for kind in made}) > 1:
             raise DataError(
-                "bicubic-x2 halves its inputs, so it cannot be mixed with other sources"
+                f"{', '.join(sorted(made & set(SHRINKING)))} makes smaller inputs, so it cannot be "
+                "mixed with other sources"
             )
         self.crop, self.shrink, self.augment, self.seed = crop, tuple(shrink), augment, seed
         self.augment_channels = augment_channels

@@ -20,7 +20,7 @@ from enhancekit.plugins import host
 from enhancekit.training.batches import seeded
 from enhancekit.training.pairs import Pair, find_pairs, is_held_out, pictures_in
 from enhancekit.training.protocols import Protocol, with_reference_mean
-from enhancekit.training.synthetic import draw_degradation
+from enhancekit.training.synthetic import SHRINKING, draw_degradation
 
 __all__ = ["Evaluation", "Sample", "Summary", "chosen_pairs", "interval_by_scene", "read_sample"]
 
@@ -51,7 +51,8 @@ def read_sample(pair: Pair, make: str = "") -> Sample:
     make : str
         How the input is made: a kind of `enhancekit.training.synthetic.draw_degradation`, with
         ``:level`` for a fixed strength, e.g. ``"gaussian:25"``. What is random follows from the
-        picture's name. References are cut to even sides for ``"bicubic-x2"``.
+        picture's name. References are cut to even sides for ``"bicubic-x2"``,
+        to multiples of 3 and of 4 for ``"bicubic-x3"`` and ``"bicubic-x4"``.
 
     Raises
     ------
@@ -71,8 +72,9 @@ def read_sample(pair: Pair, make: str = "") -> Sample:
         level = float(text) if colon else None
     except ValueError:
         raise DataError(f"{make!r}: the level {text!r} is no number") from None
-    if kind == "bicubic-x2":
-        reference = reference[: len(reference) // 2 * 2, : reference.shape[1] // 2 * 2]
+    times = SHRINKING.get(kind, 1)
+    height, width = (side // times * times for side in reference.shape[:2])
+    reference = reference[:height, :width]
     draw = seeded(*os.fsencode(pair.name))
     degradation = draw_degradation(kind, draw, level)
     clean = torch.from_numpy(reference).permute(2, 0, 1).float() / 255

@@ -41,6 +41,7 @@ from enhancekit.training.pairs import (
 )
 from enhancekit.training.recipe import Clean, Data, Optimiser, Recipe
 from enhancekit.training.records import Records
+from enhancekit.training.synthetic import SHRINKING
 from enhancekit.training.validation import validate
 from enhancekit.weights import Card, save_weights
 
@@ -502,12 +503,12 @@ def _refuse_non_finite(value: Tensor, what: str) -> None:
 
 
 def _refuse_crop(data: Data, needs: Any) -> None:
-    halved = any(clean.make == "bicubic-x2" for clean in data.clean)
-    if needs.scale != (2 if halved else 1):
+    times = max((SHRINKING.get(clean.make, 1) for clean in data.clean), default=1)
+    if needs.scale != times:
         raise RecipeError(
-            f"data: the network enlarges {needs.scale} times, but the inputs are "
-            + ("half as large as" if halved else "as large as")
-            + " their references; make = 'bicubic-x2' is for networks that double"
+            f"data: the network enlarges {needs.scale} times, but the references are {times} times "
+            "as large as their inputs; make = 'bicubic-x2' is for networks that double, and so on: "
+            + ", ".join(SHRINKING)
         )
     multiple, least = needs.multiple_of * needs.scale, needs.minimum * needs.scale
     if data.crop % multiple or data.crop < least:

@@ -71,12 +71,17 @@ PROTOCOLS = {
             "RGB, whole pictures, outputs rounded to 8 bits, with MAE and CIEDE2000",
             ("builtin:psnr", "builtin:ssim", "builtin:mae", "builtin:delta_e"),
         ),
-        Protocol(
-            "y-border2",
-            "Y of YCbCr (BT.601, studio range), 2 pixels left out at each side, 8-bit outputs",
-            ("builtin:psnr", "builtin:ssim"),
-            border=2,
-            luma=True,
+        # as many pixels as times the picture is enlarged, by the custom of super-resolution
+        *(
+            Protocol(
+                f"y-border{border}",
+                f"Y of YCbCr (BT.601, studio range), {border} pixels left out at each side, 8-bit "
+                "outputs",
+                ("builtin:psnr", "builtin:ssim"),
+                border=border,
+                luma=True,
+            )
+            for border in (2, 3, 4)
         ),
     )
 }

@@ -55,7 +55,9 @@ class Clean(_Section):
 
     folder: str
     """Relative to ``data.root``."""
-    make: Literal["dark", "camera", "gaussian", "poisson", "bicubic-x2"] = "dark"
+    make: Literal[
+        "dark", "camera", "gaussian", "poisson", "bicubic-x2", "bicubic-x3", "bicubic-x4"
+    ] = "dark"
     """How; see `enhancekit.training.synthetic`."""
     weight: Weight = 1.0
     """Relative frequency of each of its pictures, 0.01 to 100."""

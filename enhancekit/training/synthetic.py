@@ -15,6 +15,7 @@ from enhancekit.errors import DataError
 
 __all__ = [
     "LEVELS",
+    "SHRINKING",
     "Darkening",
     "Degradation",
     "draw_camera_noise",
@@ -46,6 +47,9 @@ PEAK = (8.0, 255.0)
 LEVELS = {"gaussian": (0.01, 255.0), "poisson": (0.1, 1e6)}
 """Levels that may be asked for. Beyond them nothing is left of the picture, or of the noise, and
 32 bits don't hold the numbers."""
+
+SHRINKING = {"bicubic-x2": 2, "bicubic-x3": 3, "bicubic-x4": 4}
+"""How many times smaller these kinds make their inputs."""
 
 Degradation = Callable[[Tensor, torch.Generator, bool], Tensor]
 """Maps a clean crop (3, H, W) to the input it might have come from; the last argument is false for
@@ -160,9 +164,10 @@ def draw_degradation(kind: str, draw: torch.Generator, level: float | None = Non
 
     Parameters
     ----------
-    kind : {"dark", "camera", "gaussian", "poisson", "bicubic-x2"}
+    kind : {"dark", "camera", "gaussian", "poisson", "bicubic-x2", "bicubic-x3", "bicubic-x4"}
         ``"gaussian"`` noise is neither clipped nor rounded, as denoising is usually measured;
-        ``"bicubic-x2"`` halves the size with an antialiased bicubic kernel and rounds to 8 bits.
+        ``"bicubic-x2"`` halves the size with an antialiased bicubic kernel and rounds to 8 bits,
+        the others divide it by 3 and 4.
     draw : torch.Generator
         Of the parameters.
     level : float, optional
@@ -197,10 +202,11 @@ def draw_degradation(kind: str, draw: torch.Generator, level: float | None = Non
     if kind == "poisson":
         drawn = math.exp(_uniform(math.log(PEAK[0]), math.log(PEAK[1]), draw))
         return partial(_poisson, drawn if level is None else level)
-    if kind == "bicubic-x2":
-        return _halved
+    if kind in SHRINKING:
+        return partial(_shrunk, SHRINKING[kind])
     raise DataError(
-        f"no degradation is called {kind!r}; there are dark, camera, gaussian, poisson, bicubic-x2"
+        f"no degradation is called {kind!r}; there are dark, camera, gaussian, poisson, "
+        + ", ".join(SHRINKING)
     )
 
 
@@ -212,11 +218,12 @@ def _poisson(peak: float, clean: Tensor, draw: torch.Generator, noise: bool) -> 
     return torch.poisson(clean * peak, generator=draw) / peak if noise else clean
 
 
-def _halved(clean: Tensor, draw: torch.Generator, noise: bool) -> Tensor:
+def _shrunk(times: int, clean: Tensor, draw: torch.Generator, noise: bool) -> Tensor:
     del draw
     if not noise:
         return clean
-    small = F.interpolate(clean[None], scale_factor=0.5, mode="bicubic", antialias=True)[0]
+    size = [side // times for side in clean.shape[1:]]
+    small = F.interpolate(clean[None], size=size, mode="bicubic", antialias=True)[0]
     return (small.clamp(0, 1) * 255).round() / 255
 
 

@@ -335,9 +335,10 @@ class TestClean:
         whole = batch.input_whole.mean((1, 2, 3)) / batch.target_whole.mean((1, 2, 3))
         torch.testing.assert_close(crop, whole, rtol=0.35, atol=0.02)
 
-    def test_half_the_size(self, photographs):
-        batch = self.make(photographs, "bicubic-x2").batch(0, 2)
-        assert batch.input.shape == (2, 3, 8, 8)
+    @pytest.mark.parametrize(("times", "side"), [(2, 8), (3, 5), (4, 4)])
+    def test_smaller(self, photographs, times, side):
+        batch = self.make(photographs, f"bicubic-x{times}").batch(0, 2)
+        assert batch.input.shape == (2, 3, side, side)
         assert batch.target.shape == (2, 3, 16, 16)
 
     def test_an_unknown_kind(self, photographs):

@@ -210,14 +210,18 @@ class TestReadSample:
         assert sample.input.dtype == np.uint8
         assert len(np.unique(sample.input)) > 50
 
-    @pytest.mark.parametrize("size", [(40, 48), (41, 48), (40, 49), (41, 49)], ids=str)
-    def test_odd_references_are_cut_before_they_are_halved(self, reference, size):
+    @pytest.mark.parametrize(
+        ("times", "size"),
+        [(2, (24, 48)), (2, (25, 48)), (2, (24, 49)), (2, (25, 49)), (3, (26, 49)), (4, (27, 51))],
+        ids=str,
+    )
+    def test_references_are_cut_before_they_are_shrunk(self, reference, times, size):
         picture = random_picture(*size)
-        sample = read_sample(reference(picture), "bicubic-x2")
-        even = picture[:40, :48]
-        np.testing.assert_array_equal(sample.reference, even)
-        wanted = Image.fromarray(even).resize((24, 20), Image.Resampling.BICUBIC)
-        assert sample.input.shape == (20, 24, 3)
+        sample = read_sample(reference(picture), f"bicubic-x{times}")
+        cut = picture[:24, :48]
+        np.testing.assert_array_equal(sample.reference, cut)
+        wanted = Image.fromarray(cut).resize((48 // times, 24 // times), Image.Resampling.BICUBIC)
+        assert sample.input.shape == (24 // times, 48 // times, 3)
         off = np.abs(sample.input.astype(int) - np.asarray(wanted).astype(int))
         assert off.max() <= 2  # Pillow rounds after each of its two passes
 

@@ -28,6 +28,7 @@ from enhancekit.errors import (
     UnknownNameError,
     WeightsError,
 )
+from enhancekit.testing import isolated_plugins
 from enhancekit.training.loop import Trainer, learning_rate
 from enhancekit.training.pairs import is_held_out
 from enhancekit.training.recipe import Optimiser, Recipe
@@ -318,6 +319,27 @@ class TestEnlarging:
         found = enhancer.enhance(dataset / "low" / "s1.png")
         assert found.size == (2 * WIDTH, 2 * HEIGHT)
 
+    @pytest.mark.parametrize("times", [3, 4])
+    def test_other_scales_train(self, twice, times):
+        class Plugin:
+            @enhancekit.hookimpl
+            def enhancekit_enhancers(self):
+                yield enhancekit.EnhancerSpec(
+                    name="larger",
+                    summary="x",
+                    task="super-resolution",
+                    backbone="mfnn:mfnn",
+                    config={"scale": times},
+                    scale=times,
+                )
+
+        with isolated_plugins("mfnn", acme=Plugin()):
+            trainer, reports = train(twice(make=f"bicubic-x{times}", name="acme:larger"))
+        assert all(math.isfinite(r.loss) for r in reports)
+        batch = trainer.data.batch(0, 1)
+        assert batch.input.shape == (1, 3, 24 // times, 24 // times)
+        assert batch.target.shape == (1, 3, 24, 24)
+
     def test_it_learns(self, twice):
         # back projection leaves little to learn in forty steps
         options = {"width": 4, "counts": [0, 1], "back_projection": False}
@@ -336,7 +358,8 @@ class TestEnlarging:
             Trainer(recipe(model=model), device="cpu")
 
     def test_smaller_inputs_are_for_networks_that_double(self, twice):
-        with pytest.raises(RecipeError, match=r"enlarges 1 times, .*half as large .*bicubic-x2"):
+        said = r"enlarges 1 times, .*references are 2 times as large .*bicubic-x2"
+        with pytest.raises(RecipeError, match=said):
             Trainer(twice(name="mfnn-lite", options=TINY), device="cpu")
 
     @pytest.mark.parametrize(("counts", "multiple"), [([0, 1], 4), ([0, 1, 1], 8)])
