@@ -32,6 +32,7 @@ from enhancekit.testing import isolated_plugins
 from enhancekit.training.loop import Trainer, learning_rate
 from enhancekit.training.pairs import is_held_out
 from enhancekit.training.recipe import Optimiser, Recipe
+from enhancekit.training.validation import validate
 from enhancekit.weights import read_card
 
 WIDTH, HEIGHT = 48, 40
@@ -475,6 +476,21 @@ class TestResume:
         with pytest.raises(RecipeError, match=r"already holds a run.*--resume.*run\.out"):
             Trainer(recipe(), device="cpu")
         assert (tmp_path / "run" / "state.pt").read_bytes() == before
+
+    def test_validation_rounds_as_files_do(self, recipe):
+        trainer = Trainer(recipe(), device="cpu")
+
+        def offset(low):
+            return low + 0.4 / 255  # less than half a step of 8 bits
+
+        held = {"high": [replace(p, input=p.target) for p in trainer.held_out["low"]]}
+        assert validate(offset, held, 9, lambda *_: None) == {"high": math.inf}
+
+    def test_the_best_so_far_is_remembered(self, recipe):
+        changed = recipe(run={"validate_every": 1, "save_every": 1})
+        first, reports = train(changed, steps=2)
+        assert first.best == max(r.psnr["low"] for r in reports[:2])
+        assert Trainer(changed, resume=True, device="cpu").best == first.best
 
     def test_the_weights_it_began_with_may_be_gone(self, recipe, tmp_path):
         train(recipe("first"))
