@@ -87,9 +87,10 @@ class SCR(nn.Module):
         Channels in and out.
     residual : bool
         Add the input, as the report's text says ("residual learning"); its printed code does not.
-    expansion : int
-        How many times `channels` the first convolution gives: more units behind the rectifier
-        without more channels between blocks (Yu et al., WDSR, 2018). The report has 1.
+    expansion : float
+        How many times `channels` the first convolution gives, rounded: more units behind the
+        rectifier without more channels between blocks (Yu et al., WDSR, 2018), or fewer. The
+        report has 1.
 
     Examples
     --------
@@ -99,13 +100,14 @@ class SCR(nn.Module):
 
     halo = 2
 
-    def __init__(self, channels: int, residual: bool = True, *, expansion: int = 1) -> None:
+    def __init__(self, channels: int, residual: bool = True, *, expansion: float = 1) -> None:
         super().__init__()
-        if expansion < 1:
-            raise OptionError(f"expansion is at least 1, not {expansion}")
+        units = round(expansion * channels)
+        if units < 1:
+            raise OptionError(f"expansion={expansion} of {channels} channels leaves no units")
         self.residual = residual
-        self.conv1 = nn.Conv2d(channels, expansion * channels, 3, padding=1)
-        self.conv2 = nn.Conv2d((1 + expansion) * channels, channels, 3, padding=1)
+        self.conv1 = nn.Conv2d(channels, units, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels + units, channels, 3, padding=1)
 
     def keep_scale(self) -> None:
         """Initialise for a network without normalisation; what is added starts small."""
@@ -229,7 +231,7 @@ class Reconstruct(nn.Module):
     Parameters
     ----------
     in_channels : int
-        Channels in; ``3 * width`` in MFNN.
+        Channels in.
     width : int
         The network's base width.
     norm : bool

@@ -118,7 +118,7 @@ class MFNN(nn.Module):
     Parameters
     ----------
     width : int
-        Base width w; decoder features are 2w wide. Even.
+        Base width w. Even.
     counts : sequence of int
         Residual blocks at each scale, largest scale first; its length (1 to 3) is the number of
         scales.
@@ -141,6 +141,8 @@ class MFNN(nn.Module):
     pack : int
         Take squares of this many pixels apart into channels, as Shi et al. (CVPR 2016) put them
         together, and put them together at the end: the largest scale is then 1/pack.
+    decoder_width : int
+        Channels that trunks and decoders give; 0 for twice `width`, as the report has it.
     scale : int
         How many times the input's height and width the output has.
     back_projection : bool
@@ -183,6 +185,7 @@ class MFNN(nn.Module):
         scaled: bool = True,
         checkpointing: bool = False,
         pack: int = 1,
+        decoder_width: int = 0,
         scale: int = 1,
         back_projection: bool = False,
     ) -> None:
@@ -195,6 +198,8 @@ class MFNN(nn.Module):
             raise OptionError("back_projection needs a scale above 1")
         if width < 2 or width % 2:
             raise OptionError(f"width must be an even number of at least 2, not {width}")
+        if decoder_width < 0:
+            raise OptionError(f"decoder_width is at least 0, not {decoder_width}")
         if not 1 <= len(counts) <= 3 or min(counts) < 0:
             raise OptionError(f"counts needs 1 to 3 numbers of at least 0, not {tuple(counts)}")
         self.scales = len(counts)
@@ -206,6 +211,7 @@ class MFNN(nn.Module):
         channels = (3 + int(getattr(self.context_block, "extra_channels", 0))) * pack**2
         # a head that knows nothing of packing is asked for a picture and gives one
         packed = {"out_channels": 3 * (pack * scale) ** 2} if pack * scale > 1 else {}
+        decoded = decoder_width or 2 * width
         residual = partial(_part, "residual", block, **(block_options or {}))
         levels = range(self.scales)
         self.encoders = nn.ModuleList(_part("encoder", encoder, channels, width) for _ in levels)
@@ -214,7 +220,7 @@ class MFNN(nn.Module):
                 "trunk",
                 trunk,
                 width * (k + 1),
-                2 * width,
+                decoded,
                 count=counts[k],
                 residual_block=residual,
                 share_weights=share_weights,
@@ -223,11 +229,18 @@ class MFNN(nn.Module):
             for k in levels
         )
         self.decoders = nn.ModuleList(
-            _part("decoder", decoder, (2 if k == self.scales - 1 else 4) * width, 2 * width)
+            _part("decoder", decoder, (1 if k == self.scales - 1 else 2) * decoded, decoded)
             for k in range(max(1, self.scales - 1))
         )
         self.head = _part(
-            "head", head, 3 * width, width, norm=norm, dropout=dropout, output=output, **packed
+            "head",
+            head,
+            decoded + width,
+            width,
+            norm=norm,
+            dropout=dropout,
+            output=output,
+            **packed,
         )
         if scaled:
             for module in self.modules():

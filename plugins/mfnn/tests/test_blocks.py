@@ -90,22 +90,22 @@ class TestHSCEncoder:
 class TestSCR:
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("residual", [True, False])
-    @pytest.mark.parametrize("expansion", [1, 3])
+    @pytest.mark.parametrize("expansion", [1 / 3, 1, 3])
     def test_is_the_formula(self, size, residual, expansion):
         block = randomised(SCR(4, residual, expansion=expansion))
         x = noise(2, 4, *size)
         before = x.clone()
         torch.testing.assert_close(block(x), scr(block.state_dict(), x, residual))
         assert torch.equal(x, before)
-        assert block.conv2.weight.shape == (4, 4 + 4 * expansion, 3, 3)
+        assert block.conv2.weight.shape == (4, 4 + round(4 * expansion), 3, 3)
 
     def test_without_units_there_is_no_block(self):
-        with pytest.raises(OptionError, match="at least 1, not 0"):
+        with pytest.raises(OptionError, match="expansion=0 of 4 channels"):
             SCR(4, expansion=0)
 
     @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
     @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
-    @pytest.mark.parametrize("expansion", [1, 2])
+    @pytest.mark.parametrize("expansion", [0.5, 1, 2])
     def test_without_gradients_it_gives_the_same(self, layout, half, expansion):
         block = randomised(SCR(4, expansion=expansion)).to(memory_format=layout)
         x = noise(2, 4, 6, 7).contiguous(memory_format=layout) - 0.5

@@ -41,6 +41,8 @@ CONFIGS = {
     "fine most": {"width": 4, "counts": (6, 1, 1)},
     "fine alone": {"width": 4, "counts": (3, 0)},
     "packed, fine most": {"width": 4, "counts": (4, 1), "pack": 2},
+    "narrow decoders": {"width": 4, "counts": (1, 1, 1), "decoder_width": 3},
+    "narrow decoder, one scale": {"width": 4, "counts": (1,), "decoder_width": 3, "pack": 2},
     "twice": {"width": 4, "counts": (1, 1), "scale": 2},
     "packed and thrice": {"width": 4, "counts": (1,), "pack": 2, "scale": 3},
     "twice, back": {"width": 4, "counts": (1, 1), "scale": 2, "back_projection": True},
@@ -495,6 +497,10 @@ class TestErrors:
     def test_counts(self, counts):
         with pytest.raises(OptionError, match="1 to 3 numbers of at least 0"):
             MFNN(4, counts)
+
+    def test_decoder_width(self):
+        with pytest.raises(OptionError, match="decoder_width is at least 0, not -1"):
+            MFNN(4, (1, 1), decoder_width=-1)
 
     @pytest.mark.parametrize(
         ("options", "said"),
