@@ -166,6 +166,8 @@ def conv_of_project_and_double(
         given = fine if project is None else project(fine)
         both = torch.cat((given, double(coarse, scale_factor=2.0, mode="bilinear")), dim=1)
         return conv(both)  # type: ignore[no-any-return]
+    if project is not None and project.out_channels < project.in_channels:
+        fine, project = project(fine), None  # 25 products for each channel it takes away
     ours, theirs = conv.weight.split((conv.in_channels - coarse.shape[1], coarse.shape[1]), dim=1)
     bias, at_border = _bias(conv), None
     with torch.autocast(fine.device.type, enabled=False):

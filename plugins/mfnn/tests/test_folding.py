@@ -43,12 +43,12 @@ def test_encoder(size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("projected", [True, False])
-def test_decoder(size, projected):
+@pytest.mark.parametrize("projected_from", [0, 3, 8])
+def test_decoder(size, projected_from):
     torch.manual_seed(1)
     decoder = HSCDecoder(10, 4).double()
-    project = nn.Conv2d(3, 6, 1).double() if projected else None
-    fine = torch.randn(2, 3 if projected else 6, *size, dtype=torch.float64, requires_grad=True)
+    project = nn.Conv2d(projected_from, 6, 1).double() if projected_from else None
+    fine = torch.randn(2, projected_from or 6, *size, dtype=torch.float64, requires_grad=True)
     coarse = torch.randn(2, 4, size[0] // 2, size[1] // 2, dtype=torch.float64, requires_grad=True)
 
     def literal():
