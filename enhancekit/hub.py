@@ -9,18 +9,14 @@ import logging
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from enhancekit.errors import OptionError, UnknownNameError, WeightsError
+from enhancekit.errors import OptionError, WeightsError
 from enhancekit.inference.enhancer import Enhancer
-from enhancekit.inference.loading import load
+from enhancekit.inference.saved import of_card
 from enhancekit.plain import first_line
-from enhancekit.plugins import host
-from enhancekit.registry import Entry, Provider
-from enhancekit.specs import LOAD_ARGUMENTS
 from enhancekit.weights import Card, read_card
 
 __all__ = ["load_from_hub", "model_card", "push"]
@@ -141,34 +137,8 @@ def load_from_hub(
         )
     if asked["revision"] is None:
         logger.info("hub:%s is now hub:%s@%s", place, place, path.parent.name)
-    card = read_card(path)
-    if taken := sorted(card.config.keys() & set(LOAD_ARGUMENTS)):
-        raise WeightsError(f"hub:{place}: {', '.join(taken)} in its config are no options")
-    made = load(
-        _registered(card, place),
-        device=device,
-        precision=precision,
-        tile=tile,
-        engine=engine,
-        weights=path,
-        **card.config,
-    )
-    # not the weights the plugin ships, as whoever notes where a picture is from must see
-    spec = replace(made.entry.spec, weights=None)
-    made.entry = Entry(spec, Provider("hub", asked["repo"], found[:12]), "enhancer")
-    return made
-
-
-def _registered(card: Card, place: str) -> str:
-    """Find the enhancer a card names, first in the plugin that has its network."""
-    plugin = card.backbone.partition(":")[0]
-    for name in (f"{plugin}:{card.name}", card.name):
-        if name in host().enhancers:
-            return name
-    raise UnknownNameError(
-        f"hub:{place} holds weights of {card.name!r} with the network {card.backbone!r}, but no "
-        f"installed plugin has that enhancer; install the plugin {plugin!r}"
-    )
+    how = {"device": device, "precision": precision, "tile": tile, "engine": engine}
+    return of_card(path, f"hub:{place}", "hub", asked["repo"], how)
 
 
 def _fetched(library: ModuleType, repo: str, revision: str | None) -> Path:

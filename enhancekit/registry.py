@@ -173,7 +173,7 @@ class Registry(Generic[S]):
         """
         entries = self.list()
         if not isinstance(name, str):
-            raise UnknownNameError(f"a {self.kind} is asked for by its name, not by {name!r}")
+            raise UnknownNameError(f"the name of a registered {self.kind} is text, not {name!r}")
         plugin, _, bare = name.rpartition(":")
         found = [
             e

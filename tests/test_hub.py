@@ -158,7 +158,7 @@ class TestRefused:
     def test_a_config_that_would_say_how_to_load(self, far, trained, monkeypatch):
         place = enhancekit.push(trained, "me/night", **FACTS)
         monkeypatch.setattr(
-            "enhancekit.hub.read_card",
+            "enhancekit.inference.saved.read_card",
             lambda path: replace(read_card(path), config={"device": "cuda"}),
         )
         with pytest.raises(WeightsError, match="device in its config are no options"):

@@ -139,7 +139,7 @@ def test_unknown_name(asked, hint):
 
 
 def test_unknown_name_in_an_empty_registry():
-    with pytest.raises(UnknownNameError, match="a block is asked for by its name, not by None"):
+    with pytest.raises(UnknownNameError, match="the name of a registered block is text, not None"):
         registry().get(None)
     with pytest.raises(UnknownNameError, match="no block is called 'x'; known: none"):
         registry().get("x")

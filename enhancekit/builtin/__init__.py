@@ -104,6 +104,11 @@ def enhancekit_enhancers() -> Iterator[EnhancerSpec]:
 def enhancekit_schemes() -> Iterator[SchemeSpec]:
     """Register where enhancers are loaded from besides the registry."""
     yield SchemeSpec(
+        name="file",
+        summary="Weights that training or `Enhancer.save` wrote, with the network they name",
+        target="enhancekit.inference.saved:load_saved",
+    )
+    yield SchemeSpec(
         name="hub",
         summary="Weights that `enhancekit.push` uploaded to the Hugging Face Hub",
         target="enhancekit.hub:load_from_hub",

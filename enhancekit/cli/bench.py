@@ -22,7 +22,7 @@ __all__ = ["bench"]
 
 def bench(
     names: Annotated[
-        list[str], typer.Argument(help="Enhancers, onnx:FILE too.", metavar="NAME...")
+        list[str], typer.Argument(help="Enhancers; file:PATH or onnx:PATH, too.", metavar="NAME...")
     ],
     size: Annotated[
         list[str] | None, typer.Option(help="HEIGHTxWIDTH or 12MP; may be repeated.")

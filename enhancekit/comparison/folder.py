@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def compare_folder(
     folder = Path(folder)
     if not folder.is_dir():
         raise FolderError(f"{folder} is no folder that can be read")
-    names = [e.entry.qualified_name for e in enhancers]
+    names = _labels(enhancers)
     if not names:
         raise OptionError("name an enhancer to compare with the pictures as they came")
     twice = {n for n in names if names.count(n) > 1}
@@ -129,7 +129,7 @@ def compare_folder(
                 yield _compared(
                     folder / name,
                     name,
-                    enhancers,
+                    dict(zip(names, enhancers, strict=True)),
                     strength=strength,
                     side=side,
                     max_pixels=max_pixels,
@@ -142,10 +142,20 @@ def compare_folder(
     return len(found), results()
 
 
+def _labels(enhancers: Sequence[Enhancer]) -> list[str]:
+    """Name each; two files of weights for the same network by their paths, too."""
+    entries = [e.entry for e in enhancers]
+    names = [entry.qualified_name for entry in entries]
+    return [
+        name if names.count(name) == 1 else f"{name} ({entry.provider.distribution})"
+        for name, entry in zip(names, entries, strict=True)
+    ]
+
+
 def _compared(
     path: Path,
     name: str,
-    enhancers: Sequence[Enhancer],
+    enhancers: Mapping[str, Enhancer],
     *,
     strength: float,
     side: int,
@@ -154,12 +164,12 @@ def _compared(
     picture: Any = decode(path, max_pixels=max_pixels)
     version, thumb = _version(INPUT, picture, None, side)
     versions, thumbs = [version], [thumb]
-    for enhancer in enhancers:
+    for label, enhancer in enhancers.items():
         begun = time.perf_counter()
         # what enlarges has no weaker form, and says so for any other strength
         result = enhancer.enhance(picture, strength=strength)
         seconds = time.perf_counter() - begun
-        version, thumb = _version(enhancer.entry.qualified_name, result, seconds, side)
+        version, thumb = _version(label, result, seconds, side)
         versions.append(version)
         thumbs.append(thumb)
     pairs = itertools.combinations(thumbs[1:] if len(thumbs) > 2 else thumbs, 2)

@@ -18,7 +18,7 @@ from enhancekit.imaging.pictures import Picture, check_fits, encode
 from enhancekit.imaging.reading import decode
 from enhancekit.inference.device import choose_device
 from enhancekit.inference.enhancer import Enhancer
-from enhancekit.inference.loading import load
+from enhancekit.inference.loading import find_scheme, load
 from enhancekit.inference.parts import Part, Source
 from enhancekit.plugins import host
 from enhancekit.registry import Entry
@@ -100,11 +100,11 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         choose_device(settings.device)
-        self.entries = list(_offered(settings.enhancers))
+        self._models: dict[str, _Model] = {}
+        self.entries = list(self._offered())
         self.default = self._default()
         self.computer = Computer()
         self.pool = Pool(THREADS, settings.queue)
-        self._models: dict[str, _Model] = {}
         self._loading = threading.Lock()
         self._stages = _Stages()
 
@@ -134,6 +134,9 @@ class Service:
             if self.default is None:
                 raise OptionError(f"name an enhancer; this server offers {offered}")
             return self.default
+        for known in self.entries:
+            if known.qualified_name == name:  # of a scheme, which the registry doesn't know
+                return known
         entry = host().enhancers.get(name)
         if entry not in self.entries:
             raise OptionError(
@@ -150,6 +153,28 @@ class Service:
         """Let the threads end after what is waiting."""
         self.pool.close()
         self.computer.close()
+
+    def _offered(self) -> Iterator[Entry[EnhancerSpec]]:
+        """Yield what is named, or else everything that can be used as it is installed."""
+        if not self.settings.enhancers:
+            yield from filter(_is_ready, host().enhancers.list())
+        for name in dict.fromkeys(self.settings.enhancers):
+            if find_scheme(name):
+                loaded = self._load(name)
+                entry = loaded.entry
+                if entry.qualified_name in self._models:
+                    raise OptionError(
+                        f"{name} is one more {entry.qualified_name}; a server offers one of a name"
+                    )
+                self._models[entry.qualified_name] = self._model_of(loaded)
+            else:
+                entry = host().enhancers.get(name)
+            if not _is_ready(entry) and entry.qualified_name not in self._models:
+                raise OptionError(
+                    f"{entry} has no weights, and so cannot be served; name the file of yours: "
+                    "file:PATH"
+                )
+            yield entry
 
     def _default(self) -> Entry[EnhancerSpec] | None:
         if self.settings.enhancers:
@@ -195,16 +220,18 @@ class Service:
         if name not in self._models:
             with self._loading:
                 if name not in self._models:
-                    self._models[name] = self._loaded(entry)
+                    self._models[name] = self._model_of(self._load(name))
         return self._models[name]
 
-    def _loaded(self, entry: Entry[EnhancerSpec]) -> _Model:
-        loaded = load(
-            entry.qualified_name,
+    def _load(self, name: str) -> Enhancer:
+        return load(
+            name,
             device=self.settings.device,
             precision=self.settings.precision,
             tile=self.settings.tile,
         )
+
+    def _model_of(self, loaded: Enhancer) -> _Model:
         in_turn = loaded.computed_by(self._in_turn)
         if loaded.module is None:  # functions gain nothing by being called for several pictures
             return _Model(in_turn, in_turn)
@@ -216,7 +243,7 @@ class Service:
             yield Part.whole(self.computer.small(loaded, source.read(), controls, turn.wanted))
 
         together = Enhancer(
-            entry,
+            loaded.entry,
             run,
             card=loaded.card,
             module=loaded.module,
@@ -242,20 +269,6 @@ class _Turn:
         waited = time.perf_counter() - self._begun
         self._seconds["wait"] = self._seconds.get("wait", 0.0) + waited
         return self._job is None or not self._job.given_up
-
-
-def _offered(names: tuple[str, ...]) -> Iterator[Entry[EnhancerSpec]]:
-    """Yield what is named, or else everything that can be used as it is installed."""
-    if not names:
-        yield from filter(_is_ready, host().enhancers.list())
-    for name in dict.fromkeys(names):
-        entry = host().enhancers.get(name)
-        if not _is_ready(entry):
-            raise OptionError(
-                f"{entry} has no weights, and so cannot be served; register an enhancer that names "
-                "yours"
-            )
-        yield entry
 
 
 def _is_ready(entry: Entry[EnhancerSpec]) -> bool:

@@ -106,6 +106,21 @@ class TestFolder:
         data = base64.b64decode(result.versions[1].address.partition(",")[2])
         assert max(Image.open(io.BytesIO(data)).size) == 64
 
+    def test_weights_of_the_same_network_go_by_their_files(self, folder, tmp_path):
+        network = enhancekit.load("mfnn-lite", pretrained=False, width=4, counts=(1,), device="cpu")
+        files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+        for file in files:
+            network.save(file)
+        names = [f"file:{file}" for file in files]
+        _, results = compare_folder(folder, loaded(*names, "gamma"), include=["bright.png"])
+        (result,) = results
+        assert [v.name for v in result.versions[1:]] == [
+            *(f"file:mfnn-lite ({file})" for file in files),
+            "builtin:gamma",
+        ]
+        with pytest.raises(OptionError, match="twice"):
+            compare_folder(folder, loaded(names[0], names[0]))
+
     def test_refusals(self, folder, tmp_path):
         with pytest.raises(OptionError, match="twice"):
             compare_folder(folder, loaded("gamma", "gamma"))

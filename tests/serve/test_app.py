@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 import enhancekit
 from enhancekit.errors import NonFiniteError, OptionError, PluginError, UnknownNameError
+from enhancekit.export import export
 from enhancekit.imaging.pictures import DeepPicture, encode
 from enhancekit.imaging.reading import decode
 from enhancekit.serve import Settings, create_app
@@ -424,6 +425,41 @@ class TestAround:
             if e.spec.target or e.spec.weights is not None
         }
         assert names == usable
+
+    def test_files_of_weights_are_offered(self, tmp_path):
+        network = enhancekit.load("mfnn-lite", pretrained=False, width=4, counts=(1,), device="cpu")
+        torch.nn.init.normal_(network.module.head.final.weight, std=0.2)
+        network.save(tmp_path / "mine.safetensors")
+        name = f"file:{tmp_path / 'mine.safetensors'}"
+        data = photo(20, 30)
+        with TestClient(create_app(Settings(enhancers=(name, "gamma"), device="cpu"))) as client:
+            offered = client.get("/v1/enhancers").json()["enhancers"]
+            assert [e["name"] for e in offered] == ["file:mfnn-lite", "builtin:gamma"]
+            assert offered[0]["controls"] == {"exposure": [0.05, 0.95]}
+            for query in ({}, {"enhancer": "file:mfnn-lite"}):
+                done = enhance(client, encoded(data), exposure=0.4, **query)
+                wanted = np.asarray(network.enhance(data, exposure=0.4))
+                np.testing.assert_allclose(np.asarray(opened(done.content)), wanted, atol=1)
+            refused(enhance(client, encoded(data), enhancer="mfnn-lite"), 400, "does not offer")
+        with pytest.raises(OptionError, match="one more file:mfnn-lite"):
+            create_app(Settings(enhancers=(name, name.replace("/mine", "//mine"))))
+
+    def test_exported_files_are_offered(self, tmp_path):
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+        small = {"width": 4, "counts": (1,)}
+        export("mfnn-lite", tmp_path / "lite.onnx", pretrained=False, options=small)
+        name = f"onnx:{tmp_path / 'lite.onnx'}"
+        with TestClient(create_app(Settings(enhancers=(name,), device="cpu"))) as client:
+            data = photo(20, 30)
+            done = enhance(client, encoded(data), exposure=0.4)
+            assert done.status_code == 200, done.text
+            wanted = enhancekit.load(name).enhance(data, exposure=0.4)
+            np.testing.assert_array_equal(np.asarray(opened(done.content)), wanted)
+
+    def test_weights_are_needed(self):
+        with pytest.raises(OptionError, match=r"has no weights.*file:PATH"):
+            create_app(Settings(enhancers=("mfnn-report",)))
 
     def test_an_unknown_name_stops_the_server_at_once(self):
         with pytest.raises(UnknownNameError, match="nix"):
