@@ -28,6 +28,7 @@ __all__ = [
     "scale_is_true",
     "sizes_are_true",
     "tiled_equals_whole",
+    "type_is_kept",
 ]
 
 
@@ -125,6 +126,19 @@ def scale_is_true(case: BackboneCase) -> None:
         f"{case.entry} declares scale={needs.scale}, but gives the shape {tuple(done.shape)} for "
         f"{tuple(x.shape)} instead of {wanted}; {hint}"
     )
+
+
+def type_is_kept(case: BackboneCase) -> None:
+    """Require results of 32 bits for pictures of 32 bits."""
+    module = case.make()
+    side = _side(_needs(case, module))
+    with torch.no_grad():
+        done = case.apply(module, noise(1, 3, side, side))
+    if done.dtype != torch.float32:
+        raise ConformanceError(
+            f"{case.entry} gives {done.dtype} for torch.float32; leave the type to the pipeline, "
+            "which computes in 16 bits by itself"
+        )
 
 
 def halo_is_true(case: BackboneCase) -> None:
@@ -282,6 +296,7 @@ def cpu_equals_cuda(case: BackboneCase) -> None:
 BACKBONE_CHECKS = (
     sizes_are_true,
     scale_is_true,
+    type_is_kept,
     halo_is_true,
     range_is_kept,
     finite_on_extremes,

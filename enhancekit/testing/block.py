@@ -54,9 +54,11 @@ def halo_is_true(case: BlockCase) -> None:
     declared = getattr(module, "halo", None)
     if declared is None:
         raise NotApplicable("it declares no halo, so pictures are never cut into tiles with it")
-    measured = measure_reach(
-        lambda x, _: case.apply(module, x), case.widths[0], expected=int(declared)
-    )
+    if not isinstance(declared, int) or isinstance(declared, bool) or declared < 0:
+        raise ConformanceError(
+            f"{case.entry} declares halo = {declared!r}; it is a whole number of pixels, or None"
+        )
+    measured = measure_reach(lambda x, _: case.apply(module, x), case.widths[0], expected=declared)
     if measured is None:
         raise ConformanceError(
             f"{case.entry} declares halo = {declared}, but an output pixel looks at least {LIMIT} "

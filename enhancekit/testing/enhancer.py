@@ -73,7 +73,7 @@ def _loaded(case: EnhancerCase, *, repeatable: bool = False, **how: Any) -> Enha
 
 
 def _repeats(enhancer: Enhancer) -> bool:
-    x = smooth(HEIGHT, WIDTH)
+    x, between = smooth(HEIGHT, WIDTH), noise(1, 3, HEIGHT, WIDTH)
     results = []
     state = np.random.get_state()  # noqa: NPY002  others' code draws from the old generator
     try:
@@ -81,6 +81,7 @@ def _repeats(enhancer: Enhancer) -> bool:
             np.random.seed(seed)  # noqa: NPY002
             with seeded(seed):
                 results.append(enhancer.run(x))
+                enhancer.run(between)
     finally:
         np.random.set_state(state)  # noqa: NPY002
     return torch.equal(*results)
@@ -154,7 +155,7 @@ def input_is_untouched(case: EnhancerCase) -> None:
 
 
 def deterministic(case: EnhancerCase) -> None:
-    """Require that the same picture gives the same result again."""
+    """Require that the same picture gives the same result again, another one between."""
     if not _repeats(_loaded(case)):
         raise ConformanceError(
             f"{case.entry} gives another result for the same picture; draw nothing at random, or "

@@ -16,6 +16,7 @@ from enhancekit.testing.samples import EXTREMES, extreme, noise, smooth
 
 __all__ = [
     "METRIC_CHECKS",
+    "deterministic",
     "direction_is_true",
     "finite_on_extremes",
     "inputs_are_untouched",
@@ -122,6 +123,19 @@ def inputs_are_untouched(case: MetricCase) -> None:
         )
 
 
+def deterministic(case: MetricCase) -> None:
+    """Require the same value again, another pair between."""
+    reference = _reference(case)
+    output = _worse(reference, 0.2)
+    before = _value(case, output, reference)
+    _value(case, _worse(reference, 0.5), reference)
+    if (again := _value(case, output, reference)) != before:
+        raise ConformanceError(
+            f"{case.entry} gives {before:.9g}, then {again:.9g} for the same pictures; draw "
+            "nothing at random, and keep nothing from one pair to the next"
+        )
+
+
 def luma_is_true(case: MetricCase) -> None:
     """Require that it compares one channel too, unless it declares needs_colour."""
     if case.entry.spec.needs_colour:
@@ -146,6 +160,7 @@ def refuses_unequal_shapes(case: MetricCase) -> None:
 
 
 METRIC_CHECKS = (
+    deterministic,
     direction_is_true,
     symmetry_is_true,
     parity_is_true,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from enhancekit._version import __version__
 from enhancekit.builtin.composite import parse
-from enhancekit.errors import DataError, NonFiniteError, RecipeError
+from enhancekit.errors import DataError, NonFiniteError, PluginError, RecipeError
 from enhancekit.inference.apply import apply_network, blaming
 from enhancekit.inference.device import choose_device
 from enhancekit.inference.network import build_network, resolve_config, weights_config
@@ -189,6 +189,11 @@ class Trainer:
         self.network, _ = build_network(
             self.entry, recipe.model.options, weights=weights, pretrained=weights is not None
         )
+        if self._global_context and not hasattr(self.network, "context_for"):
+            raise PluginError(
+                f"{self.backbone} cannot be trained: it declares global_context=True, but its "
+                "network has no `context_for(batch)`; see `BackboneSpec`"
+            )
         _refuse_crop(recipe.data, self.network.size_requirements)
         if run.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

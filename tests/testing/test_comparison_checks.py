@@ -150,12 +150,17 @@ def broadcasting(output, reference):
     return float(np.abs(output - reference).mean())
 
 
+def by_chance(output, reference):
+    return mean_error(output, reference) + float(np.random.default_rng().uniform(0, 1e-9))
+
+
 def text(output, reference):
     return str(mean_error(output, reference))
 
 
 METRICS = {
     "direction_is_true": (upside_down, "with more and more noise; declare higher_is_better=True"),
+    "deterministic": (by_chance, "for the same pictures; draw nothing at random"),
     "symmetry_is_true": (lopsided, "with output and reference exchanged; .*symmetric=False"),
     "parity_is_true": (other_values, "where its reference gives .*range, window, border"),
     "finite_on_extremes": (by_range, "gives NaN; it must give a float"),

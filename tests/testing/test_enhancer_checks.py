@@ -53,6 +53,11 @@ def random(picture):
     return picture * np.float32(np.random.uniform(0.5, 1))  # noqa: NPY002  what is being checked
 
 
+def remembering(picture, kept=[0.5]):  # noqa: B006  what is being checked
+    gain, kept[0] = 0.9 + 0.1 * kept[0], float(picture.mean())
+    return picture * np.float32(gain)
+
+
 class Net(nn.Module):
     """What the broken networks would be without their one fault."""
 
@@ -135,7 +140,7 @@ class Plugin:
 
     @hookimpl
     def enhancekit_enhancers(self):
-        for made in {mended, Net, NoControl, *(b for b, _ in BROKEN.values())}:
+        for made in {mended, remembering, Net, NoControl, *(b for b, _ in BROKEN.values())}:
             is_network = isinstance(made, type)
             yield EnhancerSpec(
                 name=name_of(made),
@@ -192,6 +197,11 @@ def test_a_control_that_the_network_does_not_take(case):
     found = failing(case(NoControl))
     assert set(found) == {"controls_are_true"}
     assert "`context` must take exposure=" in found["controls_are_true"]
+
+
+def test_what_is_kept_from_one_picture_to_the_next_is_seen(case):
+    found = failing(case(remembering))
+    assert set(found) == {"deterministic"}
 
 
 @pytest.mark.parametrize("made", [mended, Net])

@@ -46,6 +46,20 @@ class OfAnotherType(Mended):
         return super().forward(x).double()
 
 
+class Remembering(Mended):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.last = 0.0
+
+    def forward(self, x):
+        gain, self.last = 1 + 0.1 * self.last, float(x.detach().abs().mean())
+        return gain * super().forward(x)
+
+
+class HalfAPixel(Mended):
+    halo = 2.5
+
+
 class LooksFurther(Mended):
     halo = 1
 
@@ -238,6 +252,11 @@ class NetUnsaved(Net):
         return super().forward(x) * self.gain
 
 
+class InDoubles(Net):
+    def forward(self, x):
+        return super().forward(x).double()
+
+
 class NetDropping(Net):
     def forward(self, x):
         noise = 1e-5 * torch.rand(1) if len(x) < 3 and x.shape[2] < 24 else 0
@@ -261,6 +280,7 @@ class NetLambda(Net):
 BACKBONES = {
     "sizes_are_true": (NeedsEight, "multiple_of=2, minimum=2, .*declare multiple_of=2, minimum=16"),
     "scale_is_true": (Enlarging, r"declares scale=1, but gives .*; declare scale=2"),
+    "type_is_kept": (InDoubles, "gives torch.float64 for torch.float32; leave the type"),
     "halo_is_true": (FaintlyFurther, r"declares halo=3, .* looks 12 pixels far; declare halo=12"),
     "range_is_kept": (Unclamped, r"a picture \(.*\) in \[0, 1\]; .* clamp\(0, 1\)"),
     "finite_on_extremes": (Dividing, "a picture that is black; guard divisions"),
@@ -288,6 +308,8 @@ class Plugin:
         for made in (
             Mended,
             OfAnotherType,
+            Remembering,
+            HalfAPixel,
             HiddenSpread,
             HiddenNeighbour,
             *(b for b, _ in BLOCKS.values()),
@@ -327,6 +349,15 @@ class TestBlock:
     def test_another_type_is_refused(self):
         found = failing(BlockCase("kit:of-another-type"))
         assert "gives torch.float64 for torch.float32" in found["shapes"]
+
+    def test_what_is_kept_from_one_input_to_the_next_is_seen(self):
+        found = failing(BlockCase("kit:remembering"))
+        assert "must not change its own state" in found["deterministic_in_eval"]
+
+    def test_a_halo_is_a_whole_number(self):
+        found = failing(BlockCase("kit:half-a-pixel"))
+        assert set(found) == {"halo_is_true"}
+        assert "halo = 2.5; it is a whole number of pixels, or None" in found["halo_is_true"]
 
     @pytest.mark.parametrize(
         ("name", "said"),

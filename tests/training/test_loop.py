@@ -1074,6 +1074,11 @@ class TestRefused:
         with pytest.raises(RecipeError, match=r"run\.context_batch: .*declares no global context"):
             Trainer(recipe(run={"context_batch": 2}), device="cpu")
 
+    def test_a_context_that_nothing_chooses_in_training(self, recipe, monkeypatch):
+        monkeypatch.delattr("enhancekit_mfnn.network.MFNN.context_for")
+        with pytest.raises(PluginError, match=r"mfnn:mfnn .*has no `context_for\(batch\)`"):
+            Trainer(recipe(), device="cpu")
+
     def test_an_impossible_device(self, recipe):
         with pytest.raises(DeviceError, match="nonsense"):
             Trainer(recipe(), device="nonsense")
