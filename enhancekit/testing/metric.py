@@ -127,9 +127,12 @@ def deterministic(case: MetricCase) -> None:
     """Require the same value again, another pair between."""
     reference = _reference(case)
     output = _worse(reference, 0.2)
-    before = _value(case, output, reference)
-    _value(case, _worse(reference, 0.5), reference)
-    if (again := _value(case, output, reference)) != before:
+    values = []
+    for amount in (0.1, 0.5):
+        _value(case, _worse(reference, amount), reference)
+        values.append(_value(case, output, reference))
+    before, again = values
+    if again != before:
         raise ConformanceError(
             f"{case.entry} gives {before:.9g}, then {again:.9g} for the same pictures; draw "
             "nothing at random, and keep nothing from one pair to the next"

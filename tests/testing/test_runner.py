@@ -43,7 +43,7 @@ class TestAllAtOnce:
 
     def test_no_such_check(self):
         with pytest.raises(
-            OptionError, match="names symetry; the checks of mae are deterministic, direction_is"
+            OptionError, match="names symetry; the checks of mae are deterministic, dir"
         ):
             check_metric("mae", expected_failed_checks={"symetry": "#7"})
 
