@@ -104,22 +104,27 @@ def test_the_names_of_the_core(name, tmp_path):
         new_plugin(name, "block", tmp_path)
 
 
+def test_the_names_of_other_plugins(tmp_path):
+    with pytest.raises(OptionError, match=r"mfnn is the plugin of enhancekit-mfnn .*; choose"):
+        new_plugin("mfnn", "block", tmp_path)
+
+
 def test_an_unknown_kind(tmp_path):
     with pytest.raises(OptionError, match="one of block, backbone, loss, metric, enhancer, not"):
-        new_plugin("acme", "hook", tmp_path)
+        new_plugin("orbit", "hook", tmp_path)
 
 
 def test_nothing_is_overwritten(tmp_path):
-    (tmp_path / "acme").mkdir()
+    (tmp_path / "orbit").mkdir()
     with pytest.raises(OptionError, match="exists already"):
-        new_plugin("acme", "block", tmp_path)
-    assert list((tmp_path / "acme").iterdir()) == []
+        new_plugin("orbit", "block", tmp_path)
+    assert list((tmp_path / "orbit").iterdir()) == []
 
 
 def test_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OptionError, match="cannot be written"):
-        new_plugin("acme", "block", tmp_path / "file" / "inside")
+        new_plugin("orbit", "block", tmp_path / "file" / "inside")
 
 
 def test_the_command(cli, tmp_path):
@@ -134,4 +139,4 @@ def test_the_command_refuses(cli, tmp_path):
     done = cli("new-plugin", "Acme", "--kind", "loss", "--in", tmp_path)
     assert done.code == 1
     assert done.err.startswith("error: 'Acme' is no name")
-    assert cli("new-plugin", "acme", "--kind", "hook", "--in", tmp_path).code == 2
+    assert cli("new-plugin", "orbit", "--kind", "hook", "--in", tmp_path).code == 2

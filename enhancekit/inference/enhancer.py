@@ -21,7 +21,7 @@ from enhancekit.registry import Entry
 from enhancekit.specs import EnhancerSpec
 from enhancekit.weights import Card, save_weights
 
-__all__ = ["Enhancer", "Run"]
+__all__ = ["Enhancer", "Run", "check_control"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,22 @@ Image = TypeVar("Image")
 Run = Callable[[Source, torch.dtype, Mapping[str, float]], Iterator[Part]]
 """Enhances a picture at a precision, with controls, part by part; a part that comes again replaces
 what came before."""
+
+
+def check_control(name: str, value: Any, ends: tuple[float, float]) -> None:
+    """Refuse what is no number within the range of a control.
+
+    Examples
+    --------
+    >>> check_control("sigma", 60, (0, 50))
+    Traceback (most recent call last):
+    enhancekit.errors.OptionError: sigma lies between 0 and 50, not 60
+    """
+    low, high = ends
+    if not is_number(value):
+        raise OptionError(f"{name} is a number between {low:g} and {high:g}, not {value!r}")
+    if not low <= value <= high:
+        raise OptionError(f"{name} lies between {low:g} and {high:g}, not {value}")
 
 
 class Enhancer:
@@ -290,11 +306,7 @@ class Enhancer:
                     f"{self.entry} has no control {name!r}; it has "
                     + (", ".join(sorted(known)) or "none")
                 )
-            low, high = known[name]
-            if not is_number(value):
-                raise OptionError(f"{name} is a number between {low:g} and {high:g}, not {value!r}")
-            if not low <= value <= high:
-                raise OptionError(f"{name} lies between {low:g} and {high:g}, not {value}")
+            check_control(name, value, known[name])
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

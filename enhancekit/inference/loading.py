@@ -20,7 +20,7 @@ from enhancekit.errors import (
 )
 from enhancekit.inference.assembly import choose_place, network_enhancer
 from enhancekit.inference.device import choose_precision
-from enhancekit.inference.enhancer import Enhancer
+from enhancekit.inference.enhancer import Enhancer, check_control
 from enhancekit.inference.network import (
     build_network,
     refuse_unknown_options,
@@ -216,3 +216,6 @@ def _check_options(entry: Entry[EnhancerSpec], config: Mapping[str, Any]) -> Non
         value = config.get(option.name, option.default)
         if is_number(option.default) and not is_number(value):
             raise OptionError(f"{entry}: {option.name} is a number, not {value!r}")
+    for name, ends in entry.spec.controls.items():
+        if config.get(name) is not None:
+            check_control(name, config[name], ends)

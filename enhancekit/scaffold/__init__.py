@@ -15,6 +15,7 @@ from pathlib import Path
 from string import Template
 
 from enhancekit._version import __version__
+from enhancekit.discovery import find_plugins
 from enhancekit.errors import OptionError
 
 __all__ = ["KINDS", "new_plugin"]
@@ -99,6 +100,9 @@ def _check(name: str, kind: str) -> None:
         )
     if name in ("builtin", "enhancekit"):
         raise OptionError(f"{name!r} is the core's own name; choose another")
+    for found in find_plugins():
+        if found.provider.plugin == name != found.provider.distribution:
+            raise OptionError(f"{name} is the plugin of {found.provider}; choose another name")
     package = name.replace("-", "_")
     others = [
         name

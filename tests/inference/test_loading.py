@@ -324,6 +324,8 @@ class TestControlsOfFunctions:
         assert enhancer.enhance(white).max() == 0.25
         assert enhancer.enhance(white, amount=1.0).max() == 0.5
         assert enhancekit.load("toned", amount=0.25).enhance(white).max() == 0.25
+        with pytest.raises(OptionError, match="amount lies between 0 and 1, not 2"):
+            enhancekit.load("toned", amount=2)
 
     def test_that_it_has_not(self, make_plugin):
         make_plugin(code=self.CODE, enhancers=[{**self.SPEC, "controls": {"glow": (0.0, 1.0)}}])
