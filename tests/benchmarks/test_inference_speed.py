@@ -9,12 +9,15 @@ The largest sizes take minutes and, for the plain network, 12 GB of memory.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import nn
 
 import enhancekit
 from enhancekit.inference import fast
@@ -55,6 +58,34 @@ def test_enhance(benchmark, name: str, engine: str, size: str) -> None:
         pytest.importorskip(package)
     enhancer = enhancekit.load(name, device="cpu", engine=engine)
     timed = measure(benchmark, name, size, 5 if size == "400x600" else 2)
+    picture = timed.picture
+    assert timed(lambda: enhancer.enhance(picture)).size == picture.size
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_ffdnet_shape(benchmark, layout: torch.memory_format) -> None:
+    """A network of FFDNet's shape (Zhang et al., TIP 2018, colour), beside `test_denoise`."""
+    widths = [15, *[96] * 11, 12]
+    layers = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)]
+    network = nn.Sequential(*[part for conv in layers for part in (conv, nn.ReLU())][:-1])
+    network.to(memory_format=layout)
+    timed = measure(benchmark, "denoising", "400x600", 5)
+
+    def denoise() -> torch.Tensor:
+        packed = F.pixel_unshuffle(timed.tensor, 2)
+        level = packed.new_full((1, 3, *packed.shape[2:]), 0.1)
+        given = torch.cat((packed, level), dim=1).contiguous(memory_format=layout)
+        return F.pixel_shuffle(network(given), 2)
+
+    with torch.inference_mode():
+        assert timed(denoise).shape == timed.tensor.shape
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_denoise(benchmark, precision: str) -> None:
+    """The pipeline with `mfnn-denoise`, in fp32 and in the precision it chooses."""
+    enhancer = enhancekit.load("mfnn-denoise", device="cpu", precision=precision)
+    timed = measure(benchmark, "denoising", "400x600", 5)
     picture = timed.picture
     assert timed(lambda: enhancer.enhance(picture)).size == picture.size
 
