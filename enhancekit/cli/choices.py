@@ -36,7 +36,9 @@ __all__ = [
     "tile_value",
 ]
 
-Enhancer = Annotated[str, typer.Option("--enhancer", "-e", help="Name from `enhancekit list`.")]
+Enhancer = Annotated[
+    str, typer.Option("--enhancer", "-e", help="Name from `enhancekit list`, or file:PATH.")
+]
 Strength = Annotated[float, typer.Option(help="From 0 (as it came) to 1.")]
 Control = Annotated[
     list[str] | None, typer.Option(help="key=value the enhancer declares, e.g. exposure=0.5.")

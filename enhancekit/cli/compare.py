@@ -19,7 +19,9 @@ def compare(  # noqa: PLR0917
     folder: Annotated[Path, typer.Argument(help="A folder of pictures.", metavar="DIR")],
     enhancer: Annotated[
         list[str],
-        typer.Option("--enhancer", "-e", help="Name from `enhancekit list`; may be repeated."),
+        typer.Option(
+            "--enhancer", "-e", help="Name from `enhancekit list`, or file:PATH; may be repeated."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page, an .html file.")],
     strength: Strength = 1.0,

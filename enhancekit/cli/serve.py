@@ -25,7 +25,8 @@ def serve(  # noqa: PLR0917
         typer.Option(
             "--enhancer",
             "-e",
-            help="Offer only this one, the default first; may be repeated. All if not given.",
+            help="Offer only this one (file:PATH for weights of yours), the default first; may be "
+            "repeated. All if not given.",
         ),
     ] = None,
     max_bytes: Annotated[int, typer.Option(help="Larger uploads are refused.", min=1)] = 64_000_000,

@@ -26,7 +26,7 @@ class Settings:
     """
 
     enhancers: tuple[str, ...] = ()
-    """Names that are offered, the default first; empty: every one that can be used."""
+    """Names as `enhancekit.load` takes them, the default first; empty: all that can be used."""
     device: str = "auto"
     """As for `enhancekit.load`, and so are `precision` and `tile`."""
     precision: str = "auto"
