@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,7 @@ def enhance_video(
         encoder = _add_video(writing, video, kept, codec, source, crf=crf, scale=scale)
         copied = _add_copied(reading, writing, target)
         total = video.frames or None
+        shown = _Shown()
         for item in _items(reading, video, copied, source):
             if isinstance(item, Packet):
                 item.stream = copied[item.stream.index]
@@ -148,12 +150,37 @@ def enhance_video(
                 continue
             frame, elapsed = item
             pixels = enhanced(kept.pixels(frame, source), elapsed)
-            writing.mux(encoder.encode(kept.frame(pixels, frame, encoder.pix_fmt or "")))
+            shown.note(frame)
+            made = encoder.encode(kept.frame(pixels, frame, encoder.pix_fmt or ""))
+            writing.mux(shown.restored(made))
             count += 1
             if on_frame:
                 on_frame(count, total)
-        writing.mux(encoder.encode(None))
+        writing.mux(shown.restored(encoder.encode(None)))
     return count
+
+
+def _seconds(count: int | None, unit: Fraction | None) -> Fraction:
+    return (count or 0) * (unit or Fraction(0))
+
+
+class _Shown:
+    """How long each frame is shown: encoders give all the same, and nothing follows the last."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[Fraction, Fraction] = {}
+
+    def note(self, frame: VideoFrame) -> None:
+        """Remember a frame that is being encoded."""
+        at = _seconds(frame.pts, frame.time_base)
+        self._seconds[at] = _seconds(frame.duration, frame.time_base)
+
+    def restored(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
+        """Give packets with the durations of the frames they came from."""
+        for packet in packets:
+            if seconds := self._seconds.pop(_seconds(packet.pts, packet.time_base), None):
+                packet.duration = round(seconds / packet.time_base)
+        return packets
 
 
 @contextmanager
@@ -274,7 +301,7 @@ class _Kept:
             interpolation=_EXACT,
         )
         made.colorspace, made.color_range, made.color_trc, made.color_primaries = self.tags
-        made.pts, made.time_base, made.duration = given.pts, given.time_base, given.duration
+        made.pts, made.time_base = given.pts, given.time_base
         return made
 
     @property
@@ -406,6 +433,7 @@ def _items(
     """Give the packets to be copied, and the frames with the seconds since the one before."""
     first: float | None = None
     last: float | None = None
+    end = 0.0
     with _failing(source, "read"):
         for packet in reading.demux([video, *(reading.streams[index] for index in copied)]):
             if packet.stream.index != video.index:
@@ -423,13 +451,14 @@ def _items(
                     )
                 yield frame, 0.0 if last is None else now - last
                 first, last = now if first is None else first, now
-    _refuse_cut_off(reading, video, 0.0 if last is None or first is None else last - first, source)
+                end = now + float(_seconds(frame.duration, frame.time_base))
+    _refuse_cut_off(reading, video, 0.0 if first is None else end - first, source)
 
 
 def _refuse_cut_off(
     reading: InputContainer, video: VideoStream, seconds: float, source: Path
 ) -> None:
-    """Refuse a file of which clearly less came than its header says, up to the last frame."""
+    """Refuse a file of which clearly less came than its header says, the last frame included."""
     if video.duration is not None and video.time_base is not None:
         stated = float(video.duration * video.time_base)
     elif reading.duration is not None and len(reading.streams) == 1:

@@ -27,9 +27,11 @@ def scene(count=10, height=48, width=64, low=20, high=220):
 
 def make(
     path, frames, *, rate=25, times=None, tags=BT709, pix_fmt="yuv420p", crf=4, sound="aac",
-    codec="libx264", title="A test",
+    codec="libx264", title="A test", aspect=None, chapters=(), lasts=None,
 ):  # fmt: skip
-    """Write a video; `times` in units of 1/1000 s."""
+    """Write a video; `times`, or how long each frame `lasts`, in units of 1/1000 s."""
+    if lasts:
+        times = [sum(lasts[:i]) for i in range(len(lasts))]
     with av.open(str(path), "w") as file:
         file.metadata["title"] = title
         video = file.add_stream(codec, rate=rate, options={"crf": str(crf)})
@@ -38,6 +40,10 @@ def make(
         context.pix_fmt = pix_fmt
         context.time_base = Fraction(1, 1000)
         context.colorspace, context.color_range, context.color_trc, context.color_primaries = tags
+        if aspect:
+            context.sample_aspect_ratio = aspect
+        file.set_chapters(list(chapters))
+        unspecified = 1 if context.height >= 720 else 5  # what players take it for
         if sound:
             hertz = 48000 if sound == "libopus" else 44100
             audio = file.add_stream(sound, rate=hertz)
@@ -48,13 +54,17 @@ def make(
                 pixels, format="rgb48le" if pixels.dtype == np.uint16 else "rgb24"
             )
             frame = rgb.reformat(
-                format=pix_fmt, src_colorspace=1, dst_colorspace=tags[0] if tags[0] != 2 else 5,
+                format=pix_fmt, src_colorspace=1,
+                dst_colorspace=tags[0] if tags[0] != 2 else unspecified,
                 src_color_range=2, dst_color_range=tags[1] or 1,
             )  # fmt: skip
             frame.pts = times[i] if times else i * 1000 // rate
             frame.time_base = Fraction(1, 1000)
             file.mux(video.encode(frame))
-        file.mux(video.encode(None))
+        for packet in video.encode(None):
+            if lasts:
+                packet.duration = lasts[times.index(packet.pts)]
+            file.mux(packet)
         if sound:
             step = 1024
             for start in range(0, len(tone) - step, step):
@@ -66,6 +76,16 @@ def make(
                 file.mux(audio.encode(frame))
             file.mux(audio.encode(None))
     return path
+
+
+def turn(path, matrix):
+    """Write into an MP4 how players shall turn its pictures."""
+    data = path.read_bytes()
+    place = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (n << 16 for n in matrix)
+    numbers = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    written = b"".join(n.to_bytes(4, "big", signed=True) for n in numbers)
+    path.write_bytes(data[:place] + written + data[place + 36 :])
 
 
 def frames_of(path):
@@ -162,18 +182,59 @@ class TestKept:
     )
     def test_frames_become_upright(self, tmp_path, identity, matrix, upright):
         source = make(tmp_path / "in.mp4", scene(3), sound="")
-        data = source.read_bytes()
-        place = data.index(b"tkhd") + 4 + 40
-        a, b, c, d = (n << 16 for n in matrix)
-        numbers = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
-        written = b"".join(n.to_bytes(4, "big", signed=True) for n in numbers)
-        source.write_bytes(data[:place] + written + data[place + 36 :])
+        turn(source, matrix)
         enhance_video(source, tmp_path / "out.mp4", identity, crf=4)
         wanted = upright(scene(1)[0])
         with av.open(str(tmp_path / "out.mp4")) as made:
             frame = next(made.decode(video=0))
             assert (frame.height, frame.width, frame.rotation) == (*wanted.shape[:2], 0)
         assert np.abs(frames_of(tmp_path / "out.mp4")[0].astype(int) - wanted).mean() < 3
+
+    @pytest.mark.parametrize("height", [48, 720])
+    def test_colours_whose_matrix_is_not_named(self, tmp_path, identity, monkeypatch, height):
+        frame = np.broadcast_to(np.uint8([200, 90, 30]), (height, 64, 3))
+        source = make(tmp_path / "in.mkv", [frame], tags=(2, 1, 2, 2), sound="")
+        seen = []
+        enhance = type(identity).enhance
+        monkeypatch.setattr(
+            type(identity), "enhance", lambda self, x, **k: seen.append(x) or enhance(self, x, **k)
+        )
+        enhance_video(source, tmp_path / "out.mkv", identity)
+        assert np.abs(seen[0].astype(int) - frame).max() < 8
+        with av.open(str(tmp_path / "out.mkv")) as made:
+            assert next(made.decode(video=0)).colorspace == 2
+
+    @pytest.mark.parametrize(("turned", "kept"), [(False, Fraction(4, 3)), (True, Fraction(3, 4))])
+    def test_the_shape_of_the_pixels(self, tmp_path, identity, turned, kept):
+        source = make(tmp_path / "in.mp4", scene(2), sound="", aspect=Fraction(4, 3))
+        if turned:
+            turn(source, (0, 1, -1, 0))
+        enhance_video(source, tmp_path / "out.mp4", identity)
+        with av.open(str(tmp_path / "out.mp4")) as made:
+            assert made.streams.video[0].sample_aspect_ratio == kept
+
+    def test_chapters(self, tmp_path, identity):
+        base = Fraction(1, 1000)
+        chapters = [
+            {"id": i, "start": 200 * i, "end": 200 * (i + 1), "time_base": base,
+             "metadata": {"title": f"Part {i}"}}
+            for i in range(2)
+        ]  # fmt: skip
+        source = make(tmp_path / "in.mkv", scene(), sound="", chapters=chapters)
+        enhance_video(source, tmp_path / "out.mkv", identity)
+        with av.open(str(tmp_path / "out.mkv")) as made:
+            found = [
+                (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]["title"])
+                for c in made.chapters()
+            ]
+        assert found == [(0, Fraction(1, 5), "Part 0"), (Fraction(1, 5), Fraction(2, 5), "Part 1")]
+
+    def test_a_last_frame_that_is_shown_for_long(self, tmp_path, identity):
+        source = make(tmp_path / "in.mkv", scene(3), lasts=[100, 400, 1500], sound="")
+        enhance_video(source, tmp_path / "out.mkv", identity)
+        assert times_of(tmp_path / "out.mkv") == [0, 100, 500]
+        with av.open(str(tmp_path / "out.mkv")) as made:
+            assert made.duration == 2_000_000
 
     def test_a_colon_in_a_name(self, tmp_path, identity, monkeypatch):
         make(tmp_path / "a.mp4", scene(2), sound="").rename(tmp_path / "a:b.mp4")
