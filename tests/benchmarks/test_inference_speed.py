@@ -82,9 +82,10 @@ def test_ffdnet_shape(benchmark, layout: torch.memory_format) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
-def test_denoise(benchmark, precision: str) -> None:
-    """The pipeline with `mfnn-denoise`, in fp32 and in the precision it chooses."""
-    enhancer = enhancekit.load("mfnn-denoise", device="cpu", precision=precision)
+@pytest.mark.parametrize("name", ["mfnn-denoise", "mfnn-denoise-lite"])
+def test_denoise(benchmark, name: str, precision: str) -> None:
+    """The pipeline with a denoiser, in fp32 and in the precision it chooses."""
+    enhancer = enhancekit.load(name, device="cpu", precision=precision)
     timed = measure(benchmark, "denoising", "400x600", 5)
     picture = timed.picture
     assert timed(lambda: enhancer.enhance(picture)).size == picture.size

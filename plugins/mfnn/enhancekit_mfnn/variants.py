@@ -71,6 +71,19 @@ VARIANTS = (
         train_hint=_TRAIN.format("mfnn-denoise"),
     ),
     EnhancerSpec(
+        name="mfnn-denoise-lite",
+        summary="Noise of any strength, fast (12 SCR, width 32, packed)",
+        task="denoise",
+        backbone="mfnn:mfnn",
+        config={"width": 32, "counts": (4, 4, 4), "pack": 2, "context": "mfnn:noise_level"},
+        controls={"sigma": (0, 50)},
+        weights=WeightsSpec(
+            resource="enhancekit_mfnn:weights/mfnn-denoise-lite.safetensors",
+            sha256="e9826b94bdd88949b584061c56950f20af96eda158b9bf01a866cf6461849573",
+        ),
+        train_hint=_TRAIN.format("mfnn-denoise-lite"),
+    ),
+    EnhancerSpec(
         name="mfnn-sr-x2",
         summary="Twice the height and width (width 32)",
         task="super-resolution",

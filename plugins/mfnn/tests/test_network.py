@@ -563,7 +563,7 @@ class TestErrors:
 class TestVariants:
     def test_all_are_there(self):
         low_light = {"mfnn", "mfnn-lite", "mfnn-lol", "mfnn-report", "mfnn-paper"}
-        assert set(NAMES) == {*low_light, "mfnn-denoise", "mfnn-sr-x2"}
+        assert set(NAMES) == {*low_light, "mfnn-denoise", "mfnn-denoise-lite", "mfnn-sr-x2"}
         ours = {e.spec.name for e in enhancekit.enhancers.list() if e.provider.plugin == "mfnn"}
         assert ours == set(NAMES)
         assert [spec.name for spec in VARIANTS if spec.default] == ["mfnn"]
@@ -599,10 +599,11 @@ class TestVariants:
         made = {clean.make for clean in recipe.data.clean}
         assert ("bicubic-x2" in made) == (spec.scale == 2)
 
-    def test_the_denoiser_sees_every_kind_of_noise(self):
-        spec = next(s for s in VARIANTS if s.name == "mfnn-denoise")
+    @pytest.mark.parametrize("name", ["mfnn-denoise", "mfnn-denoise-lite"])
+    def test_the_denoisers_see_every_kind_of_noise(self, name):
+        spec = next(s for s in VARIANTS if s.name == name)
         assert (spec.task, spec.scale, spec.config["pack"]) == ("denoise", 1, 2)
-        recipe = read_recipe("enhancekit_mfnn:recipes/mfnn-denoise.toml", [])
+        recipe = read_recipe(f"enhancekit_mfnn:recipes/{name}.toml", [])
         assert {clean.make for clean in recipe.data.clean} == {"gaussian", "camera", "poisson"}
         assert not recipe.data.sources
 
