@@ -101,17 +101,6 @@ class TestProcess:
         )
         assert done.stdout == "False\n"
 
-    @pytest.mark.parametrize(("given", "used"), [({}, "1"), ({"THP_MEM_ALLOC_ENABLE": "0"}, "0")])
-    def test_torch_is_told_of_large_pages_unless_the_user_has(self, given, used):
-        code = (
-            "import os, sys; from enhancekit.cli import run; sys.argv[1:] = ['--version']\n"
-            "try: run()\nfinally: print(os.environ['THP_MEM_ALLOC_ENABLE'])"
-        )
-        env = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"} | given
-        words = [sys.executable, "-c", code]
-        done = subprocess.run(words, capture_output=True, text=True, check=True, env=env)
-        assert done.stdout.splitlines()[-1] == used
-
     def test_what_is_given_up_does_not_spoil_the_end(self, out):
         save(out / "a.png", random_picture(500, 500))
         done = shell("enhance", out / "a.png", "-o", out / "b.png", "-e", NET, "--time-limit", 0.01)

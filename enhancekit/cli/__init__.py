@@ -77,8 +77,6 @@ def _options(
 
 def run() -> None:
     """Run the command line as all that this process does."""
-    # torch takes large pages for large tensors then: fewer faults, up to a quarter of the time
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # as for Ctrl-C, what is half done is cleared away
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
