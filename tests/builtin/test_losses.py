@@ -15,7 +15,7 @@ from torch import nn
 
 import enhancekit
 from enhancekit.builtin.composite import CompositeLoss, parse
-from enhancekit.builtin.losses import SCALE_WEIGHTS, multi_scale_ssim
+from enhancekit.builtin.losses import MSSSIM, SCALE_WEIGHTS, multi_scale_ssim
 from enhancekit.builtin.vgg import VGG19_URL, VGGLoss, vgg19_trunk
 from enhancekit.errors import OptionError, UnknownNameError, WeightsError
 
@@ -253,6 +253,19 @@ class TestSsim:
 
 
 class TestMsSsim:
+    def test_opposite_detail_leaves_a_gradient(self):
+        chance = torch.Generator().manual_seed(0)
+        coarse = nn.functional.interpolate(
+            torch.rand(1, 3, 6, 6, generator=chance), (192, 192), mode="bilinear"
+        )
+        fine = 0.2 * torch.randn(1, 3, 192, 192, generator=chance)
+        output = (coarse - fine).requires_grad_()
+        loss = MSSSIM()(output, coarse + fine)
+        loss.backward()
+        assert loss.item() < 1
+        assert output.grad.isfinite().all()
+        assert output.grad.abs().max() > 0
+
     def test_the_five_scales_written_out(self):
         output, reference = pair(180, count=1)
         product = np.ones(3)

@@ -246,6 +246,24 @@ class TestCaptions:
         assert decode(tmp_path / "out.png").info["text"] == TEXTS | {"Place": "harbour"}
         assert decode(tmp_path / "out.jpg").info["comment"] == b"a comment"
 
+    @pytest.mark.parametrize("length", [12, 13])
+    def test_captions_of_a_jpeg_end_at_an_even_place(self, tmp_path, length):
+        given = picture()
+        given.info["iptc"] = b"\x1c" * length
+        write(given, tmp_path / "a.jpg")
+        data = (tmp_path / "a.jpg").read_bytes()
+        place = data.index(b"Photoshop 3.0\0")
+        (size,) = struct.unpack_from(">H", data, place - 2)
+        assert size - 2 == len(b"Photoshop 3.0\0") + 12 + length + length % 2
+        assert decode(tmp_path / "a.jpg").info["photoshop"] == {0x0404: given.info["iptc"]}
+
+    @pytest.mark.parametrize("stated", [b'tiff:Orientation="6"', b"<tiff:Orientation>6</"])
+    def test_an_orientation_that_xmp_alone_states_is_applied_and_reset(self, tmp_path, stated):
+        picture().save(tmp_path / "in.webp", xmp=b"<x:xmpmeta>" + stated, lossless=True)
+        done = decode(tmp_path / "in.webp")
+        assert done.size == (16, 24)
+        assert done.info["xmp"] == b"<x:xmpmeta>" + stated.replace(b"6", b"1")
+
     def test_xmp_is_not_written_twice(self, tmp_path):
         write(Photograph.of(picture()), tmp_path / "a.png")
         bare = decode(tmp_path / "a.png")

@@ -104,6 +104,18 @@ def decode_or_refuse(data):
             assert shown > 0
 
 
+def test_a_tiff_one_of_whose_strips_is_empty(tmp_path):
+    path = tmp_path / "a.tif"
+    given = pixels((8, 9, 3)).astype(np.uint16)
+    tifffile.imwrite(path, given, photometric="rgb", rowsperstrip=4)
+    np.testing.assert_array_equal(decode(path), given)
+    with tifffile.TiffFile(path, mode="r+b") as opened:
+        tag = opened.pages[0].tags["StripByteCounts"]
+        tag.overwrite((tag.value[0], 0))
+    with pytest.raises(ImageError, match="strips or tiles are missing"):
+        decode(path)
+
+
 @pytest.mark.parametrize("name", NAMES)
 class TestBrokenFiles:
     @settings(deadline=None, max_examples=8)

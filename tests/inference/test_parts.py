@@ -112,6 +112,15 @@ class TestNetworkParts:
         source = Watched(torch.rand(9, 3, 120, 120))
         assert len(list(network_parts(network, source, global_context=True))) > 1
 
+    def test_tiles_of_a_batch_are_smaller(self, network, monkeypatch):
+        monkeypatch.setattr(apply, "MOST_MEMORY", 1 << 24)
+        monkeypatch.setattr(apply, "PROBE", 64)
+        counts = []
+        for count in (1, 4):
+            source = Watched(torch.rand(count, 3, 400, 400))
+            counts.append(len(list(network_parts(network, source, global_context=True))))
+        assert counts[1] > 1.5 * counts[0]
+
     def test_engines_are_measured_by_torch(self, network, monkeypatch):
         monkeypatch.setattr(apply, "free_memory", lambda device: 1 << 20)
         calls = []
