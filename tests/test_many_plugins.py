@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import warnings
 
 import pytest
@@ -169,16 +168,6 @@ def fifty(make_plugin):
         ).path
         for i in range(50)
     ]
-
-
-def test_fifty_plugins_are_listed_in_half_a_second(fifty):
-    took = []
-    for _ in range(3):  # the least of three, because other programs take time too
-        start = time.process_time()
-        statuses = Host().statuses()
-        took.append(time.process_time() - start)
-    assert sum(s.status == "ok" for s in statuses) >= 50
-    assert min(took) < 0.5
 
 
 def test_listing_fifty_plugins_imports_no_torch(fifty):

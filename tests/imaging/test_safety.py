@@ -181,7 +181,7 @@ on_linux = pytest.mark.skipif(
 
 
 def costs(folder, max_pixels):
-    """Return what was said of each file, its seconds, and its megabytes at their height."""
+    """Return what was said of each file, and its megabytes at their height."""
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("memory.py"), folder, str(max_pixels)],
         capture_output=True,
@@ -264,7 +264,7 @@ class TestMemory:
             (tmp_path / name).write_bytes(data)
         found = costs(tmp_path, 100_000)
         assert found.keys() == made.keys()
-        heavy = {name: cost for name, cost in found.items() if cost[2] > 16}
+        heavy = {name: cost for name, cost in found.items() if cost[1] > 16}
         assert heavy == {}
 
     @on_linux
@@ -281,19 +281,19 @@ class TestMemory:
                 (tmp_path / f"{kind} {number}").write_bytes(broken)
         found = costs(tmp_path, 100_000)
         assert len(found) == 25 * len(files)
-        assert {name: cost for name, cost in found.items() if cost[2] > 16} == {}
+        assert {name: cost for name, cost in found.items() if cost[1] > 16} == {}
 
     @on_linux
     def test_what_is_measured(self, tmp_path):
         Image.new("RGB", (4000, 2000)).save(tmp_path / "large.png")
-        ((_, _, megabytes),) = costs(tmp_path, 8_000_000).values()
+        ((_, megabytes),) = costs(tmp_path, 8_000_000).values()
         assert 24 <= megabytes < 200
 
 
 class TestLimits:
     @on_linux
     @pytest.mark.parametrize(("side", "limit"), [(SIDE, MAX_PIXELS), (12_000, 100_000_000)])
-    def test_a_huge_claim_costs_neither_time_nor_memory(self, files, tmp_path, side, limit):
+    def test_a_huge_claim_costs_no_memory(self, files, tmp_path, side, limit):
         kinds = [*FORMATS, "TIFF 16 lzw", "PNG 16"]
         for kind in kinds:
             (tmp_path / f"small-{kind}").write_bytes(files[kind])
@@ -301,10 +301,9 @@ class TestLimits:
             (tmp_path / f"huge-{kind}").write_bytes(changed)
         found = costs(tmp_path, limit)
         assert len(found) == len(kinds)
-        for name, (said, seconds, megabytes) in found.items():
+        for name, (said, megabytes) in found.items():
             assert "too many pixels" in said or name in ("huge-AVIF", "huge-HEIF"), said
             assert said
-            assert seconds < 0.1, name
             assert megabytes < 50, name
 
     @pytest.mark.parametrize("kind", FORMATS)
