@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from enhancekit.inference.apply import apply_network
-from enhancekit.inference.device import precision_name
+from enhancekit.inference.device import native_precisions, precision_name
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.loading import find_scheme, load
 from enhancekit.inference.tiling import pad_to
@@ -132,10 +132,25 @@ def loaded(name: str, precision: str = "auto") -> Enhancer:
     return load(name, pretrained=spec.weights is not None, precision=precision)
 
 
+def _yardstick() -> tuple[nn.Module, torch.Tensor]:
+    layers = [m for _ in range(10) for m in (nn.Conv2d(64, 64, 3, padding=1), nn.ReLU())]
+    return nn.Sequential(*layers), torch.rand(1, 64, 256, 256)
+
+
 def test_yardstick(measure: Measure) -> None:
     """Ten 3x3 convolutions of 64 channels with ReLU, 256x256, fp32, contiguous."""
-    layers = [m for _ in range(10) for m in (nn.Conv2d(64, 64, 3, padding=1), nn.ReLU())]
-    network, x = nn.Sequential(*layers), torch.rand(1, 64, 256, 256)
+    network, x = _yardstick()
+    with torch.inference_mode():
+        assert measure(lambda: network(x)).shape == x.shape
+
+
+def test_tuned_yardstick(measure: Measure) -> None:
+    """The same channels last and, where the CPU has it, in bf16: what a network may gain here."""
+    network, x = _yardstick()
+    low = "bf16" in native_precisions(torch.device("cpu"))
+    x = x.to(torch.bfloat16 if low else torch.float32, memory_format=torch.channels_last)
+    network.to(x.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    measure.benchmark.extra_info["precision"] = precision_name(x.dtype)
     with torch.inference_mode():
         assert measure(lambda: network(x)).shape == x.shape
 

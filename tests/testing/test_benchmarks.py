@@ -17,6 +17,7 @@ def test_every_reference_point_and_figure(cli):
     found = {m["name"]: m for m in json.loads(done.out)}
     assert set(found) == {
         "yardstick[32x40]",
+        "tuned_yardstick[32x40]",
         "jpeg[32x40]",
         "plain_forward[mfnn-lite-32x40]",
         "bare_forward[mfnn-lite-auto-32x40]",
