@@ -23,6 +23,7 @@ __all__ = [
     "Lossless",
     "MaxPixels",
     "Metadata",
+    "Mode",
     "Options",
     "Precision",
     "Quality",
@@ -45,6 +46,10 @@ Control = Annotated[
 ]
 Exposure = Annotated[
     float | None, typer.Option(help="Mean brightness wanted, for enhancers with that control.")
+]
+Mode = Annotated[
+    Literal["exact", "fast"],
+    typer.Option(help="fast: large pictures by way of a small copy; fine noise stays."),
 ]
 HeldOut = Annotated[float, typer.Option(min=0, max=1, help="Share held out, as in the recipe.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]

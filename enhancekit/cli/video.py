@@ -10,8 +10,10 @@ import typer
 from enhancekit.cli.choices import (
     Control,
     Device,
+    Engine,
     Enhancer,
     Exposure,
+    Mode,
     Options,
     Precision,
     Strength,
@@ -37,6 +39,7 @@ def video(  # noqa: PLR0917
     strength: Strength = 1.0,
     control: Control = None,
     exposure: Exposure = None,
+    mode: Mode = "exact",
     smoothing: Annotated[
         float, typer.Option(help="Seconds over which the brightness is smoothed; 0: not at all.")
     ] = 1.0,
@@ -46,6 +49,7 @@ def video(  # noqa: PLR0917
     device: Device = "auto",
     precision: Precision = "auto",
     tile: Tile = "auto",
+    engine: Engine = "auto",
     overwrite: Annotated[
         Literal["never", "always"], typer.Option(help="What to do where the output exists.")
     ] = "never",
@@ -67,6 +71,7 @@ def video(  # noqa: PLR0917
         device=device,
         precision=precision,
         tile=tile_value(tile),
+        engine=engine,
         weights=weights,
         **given_options(option),
     )
@@ -77,6 +82,7 @@ def video(  # noqa: PLR0917
             output,
             loaded,
             strength=strength,
+            mode=mode,
             controls=given_controls(control, exposure),
             smoothing=smoothing,
             crf=crf,

@@ -57,6 +57,7 @@ def enhance_video(
     enhancer: Enhancer,
     *,
     strength: float = 1.0,
+    mode: str = "exact",
     controls: Mapping[str, float] | None = None,
     smoothing: float = 1.0,
     crf: int = 18,
@@ -76,7 +77,7 @@ def enhance_video(
         ``.mp4``, ``.mov`` or ``.mkv`` (H.264), or ``.webm`` (VP9); appears whole or not at all.
     enhancer : Enhancer
         From `enhancekit.load`.
-    strength, controls
+    strength, mode, controls
         As for `Enhancer.enhance`, for all frames.
     smoothing : float
         Seconds over which the brightness chosen is smoothed, if the enhancer has the control
@@ -113,6 +114,7 @@ def enhance_video(
     if target.exists() and source.exists() and target.samefile(source):
         raise ImageError(f"{source} would overwrite itself; choose another output")
     given: dict[str, Any] = dict(controls or {})
+    enhancer.check(strength=strength, mode=mode, **given)
     steady = (
         SteadyExposure(enhancer, smoothing)
         if smoothing and "exposure" in enhancer.entry.spec.controls and "exposure" not in given
@@ -121,7 +123,7 @@ def enhance_video(
 
     def enhanced(pixels: NDArray[Any], elapsed: float) -> NDArray[Any]:
         brightness = {"exposure": steady(pixels, elapsed)} if steady and strength else {}
-        return enhancer.enhance(pixels, strength=strength, **(given | brightness))
+        return enhancer.enhance(pixels, strength=strength, mode=mode, **(given | brightness))
 
     if not target.parent.is_dir():
         raise ImageError(f"{target} cannot be written: there is no folder {target.parent}")

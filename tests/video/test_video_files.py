@@ -12,6 +12,7 @@ import pytest
 
 import enhancekit
 from enhancekit.errors import ImageError, OptionError
+from enhancekit.inference.enhancer import Enhancer
 from enhancekit.video import enhance_video
 from enhancekit.video.exposure import SteadyExposure
 
@@ -304,6 +305,21 @@ class TestEnhanced:
         assert np.mean(after) > 2 * np.mean(before)
         assert sound_of(tmp_path / "out.mp4") == sound_of(noisy)
 
+    @pytest.mark.parametrize("mode", ["exact", "fast"])
+    def test_the_mode_is_for_all_frames(self, tmp_path, cli, monkeypatch, mode):
+        modes = []
+        enhance = Enhancer.enhance
+
+        def watched(self, image, **how):
+            modes.append(how["mode"])
+            return enhance(self, image, **how)
+
+        monkeypatch.setattr(Enhancer, "enhance", watched)
+        source = make(tmp_path / "in.mp4", scene(3), sound="")
+        given = () if mode == "exact" else ("--mode", mode)
+        assert cli("video", source, "-o", tmp_path / "out.mp4", "-e", "gamma", *given).code == 0
+        assert modes == [mode] * 3
+
     def test_a_control_is_for_all_frames(self, tmp_path, noisy):
         enhancer = enhancekit.load("mfnn-lite")
         enhance_video(noisy, tmp_path / "out.mp4", enhancer, controls={"exposure": 0.6})
@@ -319,6 +335,7 @@ class TestRefused:
             ("out.mp4", {"crf": 52}, OptionError, "crf"),
             ("out.mp4", {"smoothing": -1}, OptionError, "smoothing"),
             ("out.mp4", {"strength": 3}, OptionError, "strength"),
+            ("out.mp4", {"mode": "quick"}, OptionError, "'exact' or 'fast'"),
             ("out.mp4", {"controls": {"exposure": 0.5}}, OptionError, "no control"),
             ("nowhere/out.mp4", {}, ImageError, r"there is no folder .*nowhere$"),
         ],
