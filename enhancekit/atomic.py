@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -10,7 +11,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["put_in_place", "replacing"]
+__all__ = ["need_replaceable", "put_in_place", "replacing"]
+
+
+def need_replaceable(path: Path) -> None:
+    """Make sure that a file may take this place: nothing stands there, or a file.
+
+    Raises
+    ------
+    OSError
+        If it is a folder, a device or a pipe: renaming a file to its name would end it.
+
+    Examples
+    --------
+    >>> need_replaceable(Path(os.devnull))
+    Traceback (most recent call last):
+    OSError: [Errno 22] it is no regular file, and a file would replace it: '/dev/null'
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file, and a file would replace it", str(path))
 
 
 @contextmanager
@@ -27,7 +48,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     OSError
-        If it cannot be written; what stood there before is untouched.
+        If it cannot be written, or what stands there is no file; that is untouched.
 
     Examples
     --------
@@ -40,6 +61,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     (['note'], b'whole')
     """
     path = Path(os.path.realpath(path))
+    need_replaceable(path)
     temporary = path.with_name(f".enhancekit-{secrets.token_hex(8)}")
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
     # the system takes the umask off, which cannot be asked for without changing it for all threads
@@ -68,7 +90,7 @@ def put_in_place(made: Path, path: Path) -> None:
     Raises
     ------
     OSError
-        If it cannot be moved; what stood there before is untouched.
+        If it cannot be moved, or what stands there is no file; that is untouched.
 
     Examples
     --------
@@ -79,6 +101,7 @@ def put_in_place(made: Path, path: Path) -> None:
     >>> [p.name for p in folder.iterdir()]
     ['kept']
     """
+    need_replaceable(path)
     if path.exists():
         shutil.copymode(path, made)
     made.replace(path)

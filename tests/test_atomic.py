@@ -63,3 +63,22 @@ def test_what_replaces_a_private_file_is_private_from_the_beginning(tmp_path):
     with replacing(path):
         (temporary,) = tmp_path.glob(".enhancekit-*")
         assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("way", ["write", "cli", "folder"])
+def test_what_is_no_file_is_not_replaced(tmp_path, cli, way):
+    source, target = tmp_path / "in" / "a.png", tmp_path / "out" / "a.png"
+    for path in (source, target):
+        path.parent.mkdir()
+    Image.new("RGB", (4, 4)).save(source)
+    os.mkfifo(target)
+    if way == "write":
+        with pytest.raises(ImageError, match=r"out/a.png cannot be written: .*no regular file"):
+            write(Image.new("L", (2, 2)), target)
+    else:
+        given = (source, "-o", target) if way == "cli" else (source.parent, "-o", target.parent)
+        done = cli("enhance", *given, "-e", "identity", "--overwrite", "always")
+        assert done.code == 1
+        assert "is no regular file" in done.err
+    assert stat.S_ISFIFO(target.stat().st_mode)
+    assert [p.name for p in target.parent.glob(".enhancekit-*")] == []
