@@ -109,7 +109,8 @@ class TestProcess:
         assert "was given up" in done.stderr
         assert [p.name for p in out.iterdir()] == ["a.png"]
 
-    def test_terminated_it_clears_away(self, out):
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+    def test_terminated_it_clears_away(self, out, number):
         save(out / "a.png", random_picture(1200, 1200))
         code = "from enhancekit.cli import run; run()"
         words = ["enhance", out / "a.png", "-o", out / "b.png", "-e", NET]
@@ -118,8 +119,8 @@ class TestProcess:
             if len(list(out.iterdir())) > 1 or process.poll() is not None:
                 break
             time.sleep(0.05)
-        process.terminate()
-        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 128 + number
         assert [p.name for p in out.iterdir()] == ["a.png"]
 
     def test_enhance(self, dark, out):

@@ -231,8 +231,11 @@ def _folders(folder: Path, output: Path) -> tuple[Path, Path]:
         raise FolderError(f"{folder} is no folder that can be read")
     if output.exists() and not output.is_dir():
         raise FolderError(f"{output} is a file; a folder's results need a folder")
-    root = output.resolve()
-    if folder.resolve().is_relative_to(root):
+    try:
+        root, given = output.resolve(), folder.resolve()
+    except (OSError, RuntimeError) as error:  # links that lead to themselves
+        raise FolderError(f"{output} or {folder} leads nowhere: {error}") from error
+    if given.is_relative_to(root):
         raise FolderError(
             f"the output folder {output} holds the input {folder}, which could be overwritten; "
             "choose another"

@@ -1,7 +1,7 @@
 """The command line: one module a command, errors as one line, exit codes that mean something.
 
 0: done. 1: an error, named in one line. 2: no such option. 3: some of several inputs failed.
-130: interrupted. 143: terminated.
+129: hung up on. 130: interrupted. 143: terminated.
 """
 
 from __future__ import annotations
@@ -78,7 +78,10 @@ def _options(
 def run() -> None:
     """Run the command line as all that this process does."""
     # as for Ctrl-C, what is half done is cleared away
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows hangs nothing up
+        if number and signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         main()
     except SystemExit as end:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from enhancekit.atomic import replacing
 from enhancekit.errors import EnhanceKitError, ImageError, OptionError
 from enhancekit.inference.enhancer import Enhancer
+from enhancekit.plain import is_number
 from enhancekit.video.exposure import SteadyExposure
 
 __all__ = ["FORMATS", "Progress", "enhance_video"]
@@ -45,7 +46,11 @@ _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """Matrix coefficients of H.273 to the ones the scaler knows."""
 _UNSPECIFIED, _RGB = 2, 0
+_EDITED = ("mov", "mp4")
+"""Containers with lists of what is played of them."""
 _LISTS = {"concat", "dash", "hls"}
+_STATISTICS = ("BPS", "DURATION", "NUMBER_OF_", "_STATISTICS_")
+"""What the tags begin with in which Matroska's writers count a stream's bytes."""
 _TRANSPARENT = "{} has transparency, which would be lost; not supported"
 _HDR = {16: "PQ", 18: "HLG"}
 """Transfer characteristics of H.273 that do not resemble sRGB."""
@@ -100,8 +105,8 @@ def enhance_video(
         If an option is out of range.
     """
     source, target = Path(source), Path(target)
-    if not smoothing >= 0:
-        raise OptionError(f"smoothing is at least 0 seconds, not {smoothing}")
+    if not is_number(smoothing) or not smoothing >= 0:
+        raise OptionError(f"smoothing is at least 0 seconds, not {smoothing!r}")
     if target.suffix.lower() not in FORMATS:
         raise ImageError(
             f"{target}: cannot write {target.suffix or 'a file without a suffix'}; written are "
@@ -109,10 +114,11 @@ def enhance_video(
         )
     kind, codec = FORMATS[target.suffix.lower()]
     best = 63 if codec == "libvpx-vp9" else 51
-    if not 0 <= crf <= best:
-        raise OptionError(f"crf lies between 0 (best) and {best}, not {crf}")
-    if target.exists() and source.exists() and target.samefile(source):
-        raise ImageError(f"{source} would overwrite itself; choose another output")
+    if not isinstance(crf, int) or isinstance(crf, bool) or not 0 <= crf <= best:
+        raise OptionError(f"crf is a whole number between 0 (best) and {best}, not {crf!r}")
+    with _failing(target, "written"):
+        if target.exists() and source.exists() and target.samefile(source):
+            raise ImageError(f"{source} would overwrite itself; choose another output")
     given: dict[str, Any] = dict(controls or {})
     enhancer.check(strength=strength, mode=mode, **given)
     steady = (
@@ -137,7 +143,7 @@ def enhance_video(
         stack.enter_context(_failing(target, "written"))
         file = stack.enter_context(replacing(target))
         # else what phones say of themselves is left out of these two
-        options = {"movflags": "use_metadata_tags"} if kind in ("mov", "mp4") else {}
+        options = {"movflags": "use_metadata_tags"} if kind in _EDITED else {}
         writing = stack.enter_context(av.open(file, "w", format=kind, options=options))
         video = reading.streams.video[0]
         scale = enhancer.entry.spec.scale
@@ -145,7 +151,7 @@ def enhance_video(
         copied = _add_copied(reading, writing, target)
         total = video.frames or None
         shown = _Shown()
-        for item in _items(reading, video, copied, source):
+        for item in _items(reading, video, copied, source, edits=kind in _EDITED):
             if isinstance(item, Packet):
                 item.stream = copied[item.stream.index]
                 writing.mux(item)
@@ -171,11 +177,14 @@ class _Shown:
 
     def __init__(self) -> None:
         self._seconds: dict[Fraction, Fraction] = {}
+        self._last: Fraction | None = None
 
     def note(self, frame: VideoFrame) -> None:
         """Remember a frame that is being encoded."""
         at = _seconds(frame.pts, frame.time_base)
-        self._seconds[at] = _seconds(frame.duration, frame.time_base)
+        if self._last is not None:
+            self._seconds[self._last] = at - self._last
+        self._last, self._seconds[at] = at, _seconds(frame.duration, frame.time_base)
 
     def restored(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
         """Give packets with the durations of the frames they came from."""
@@ -192,7 +201,7 @@ def _failing(path: Path, what: str) -> Iterator[None]:
         yield
     except EnhanceKitError:
         raise
-    except (OSError, av.FFmpegError) as error:
+    except (OSError, ValueError, av.FFmpegError) as error:  # a name may hold a zero
         raise ImageError(f"{path} cannot be {what}: {error}") from error
 
 
@@ -247,8 +256,6 @@ class _Kept:
             matrix = 1
         if matrix not in _MATRICES:
             raise ImageError(f"{source}: colours of matrix {matrix} (H.273) are not supported")
-        if frame.interlaced_frame:
-            raise ImageError(f"{source} is interlaced; deinterlace it first")
         if any(component.is_alpha for component in frame.format.components):
             raise ImageError(_TRANSPARENT.format(source))
         if frame.rotation % 90:
@@ -258,17 +265,30 @@ class _Kept:
                 f"{source} is HDR ({_HDR[frame.color_trc]}), but is enhanced as if it were not",
                 stacklevel=3,
             )
-        name = frame.format.name
+        name, given = frame.format.name, frame.color_range
+        # what FFmpeg takes grey for that doesn't say it
+        whole = name.startswith("yuvj") or (name.startswith("gray") and given != ColorRange.MPEG)
+        full_range = given == ColorRange.JPEG or whole
         return cls(
             format=name,
             size=(frame.width, frame.height),
             bits=max(component.bits for component in frame.format.components),
             matrix=_MATRICES[matrix],
-            tags=(frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries),
-            full_range=frame.color_range == ColorRange.JPEG or name.startswith("yuvj"),
+            tags=(
+                frame.colorspace,
+                ColorRange.JPEG if full_range else given,
+                frame.color_trc,
+                frame.color_primaries,
+            ),
+            full_range=full_range,
             turn=_Turn.of(frame),
             reformatter=VideoReformatter(),
         )
+
+    @staticmethod
+    def interlaced(frame: VideoFrame) -> bool:
+        """Tell whether a frame is two fields, taken one after the other."""
+        return bool(frame.interlaced_frame)
 
     def pixels(self, frame: VideoFrame, source: Path) -> NDArray[Any]:
         """Give the upright RGB pixels (H, W, 3) of a frame, uint8 or uint16."""
@@ -277,6 +297,8 @@ class _Kept:
                 f"{source}: its pictures change from {self.size[0]}x{self.size[1]} to "
                 f"{frame.width}x{frame.height} midway; split it there first"
             )
+        if self.interlaced(frame):
+            raise ImageError(f"{source} is interlaced; deinterlace it first")
         rgb = self.reformatter.reformat(
             frame,
             format="rgb48le" if self.deep else "rgb24",
@@ -302,9 +324,15 @@ class _Kept:
             dst_color_range=self._range,
             interpolation=_EXACT,
         )
-        made.colorspace, made.color_range, made.color_trc, made.color_primaries = self.tags
+        self.tag(made, format)
         made.pts, made.time_base = given.pts, given.time_base
         return made
+
+    def tag(self, made: Any, format: str) -> None:  # noqa: A002
+        """Say of a frame or an encoder, whose pixels have a format, what its colours mean."""
+        made.colorspace, made.color_range, made.color_trc, made.color_primaries = self.tags
+        if made.colorspace == _RGB and not VideoFormat(format).is_rgb:
+            made.colorspace = self.matrix
 
     @property
     def deep(self) -> bool:
@@ -374,8 +402,11 @@ def _add_video(
         made.time_base = video.time_base
     if aspect:
         made.sample_aspect_ratio = aspect
-    made.colorspace, made.color_range, made.color_trc, made.color_primaries = kept.tags
-    stream.metadata.update(video.metadata)
+    kept.tag(made, made.pix_fmt)
+    stream.metadata.update(
+        {k: v for k, v in video.metadata.items() if not k.upper().startswith(_STATISTICS)}
+    )
+    stream.disposition = video.disposition
     return stream
 
 
@@ -415,6 +446,7 @@ def _add_copied(reading: InputContainer, writing: OutputContainer, target: Path)
         if stream.type in ("audio", "subtitle") and name in writing.supported_codecs:
             copied[stream.index] = writing.add_stream_from_template(stream)
             copied[stream.index].metadata.update(stream.metadata)
+            copied[stream.index].disposition = stream.disposition
             layout = stream.layout.name if isinstance(stream, AudioStream) else ""
             if layout in _SPEAKERS:  # AVI doesn't name them, and MP4 must
                 copied[stream.index].codec_context.layout = _SPEAKERS[layout]
@@ -430,16 +462,25 @@ def _add_copied(reading: InputContainer, writing: OutputContainer, target: Path)
 
 
 def _items(
-    reading: InputContainer, video: VideoStream, copied: Mapping[int, Any], source: Path
+    reading: InputContainer,
+    video: VideoStream,
+    copied: Mapping[int, Any],
+    source: Path,
+    *,
+    edits: bool,
 ) -> Iterator[Packet[Any] | tuple[VideoFrame, float]]:
-    """Give the packets to be copied, and the frames with the seconds since the one before."""
+    """Give the packets to be copied, and the frames with the seconds since the one before.
+
+    `edits` tells whether the target can say that some of what it holds is not to be played.
+    """
     first: float | None = None
     last: float | None = None
     end = 0.0
     with _failing(source, "read"):
         for packet in reading.demux([video, *(reading.streams[index] for index in copied)]):
             if packet.stream.index != video.index:
-                if packet.dts is not None:  # else it only tells that the stream is at its end
+                # without a time it only tells that the stream is at its end
+                if packet.dts is not None and not (packet.is_discard and not edits):
                     yield packet
                 continue
             for frame in video.decode(packet):
@@ -451,9 +492,11 @@ def _items(
                         f"{source}: the times of its frames go back; convert it to .mkv or .mp4 "
                         "first"
                     )
-                yield frame, 0.0 if last is None else now - last
+                elapsed = 0.0 if last is None else now - last
+                yield frame, elapsed
                 first, last = now if first is None else first, now
-                end = now + float(_seconds(frame.duration, frame.time_base))
+                # some containers know no durations; then the last is like the one before
+                end = now + (float(_seconds(frame.duration, frame.time_base)) or elapsed)
     _refuse_cut_off(reading, video, 0.0 if first is None else end - first, source)
 
 

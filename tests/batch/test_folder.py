@@ -343,6 +343,11 @@ class TestFailures:
         (result,) = enhance_folder(tmp_path / "in", out, "gamma", include=["*"])
         assert str(out / "x.qoi") in result.error
 
+    def test_links_in_a_circle(self, source, tmp_path):
+        (tmp_path / "circle").symlink_to("circle")
+        with pytest.raises(FolderError, match=r"circle .*leads nowhere"):
+            list(enhance_folder(source, tmp_path / "circle", "gamma"))
+
     def test_no_regular_file(self, source, out):
         os.mkfifo(source / "pipe.png")
         (source / "link.png").symlink_to("nowhere")

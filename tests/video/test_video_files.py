@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 import tracemalloc
 from fractions import Fraction
@@ -13,7 +14,7 @@ import pytest
 import enhancekit
 from enhancekit.errors import ImageError, OptionError
 from enhancekit.inference.enhancer import Enhancer
-from enhancekit.video import enhance_video
+from enhancekit.video import enhance_video, files
 from enhancekit.video.exposure import SteadyExposure
 
 BT709 = (1, 1, 1, 1)  # matrix, limited range, transfer, primaries: H.273 (the range FFmpeg's)
@@ -28,7 +29,7 @@ def scene(count=10, height=48, width=64, low=20, high=220):
 
 def make(
     path, frames, *, rate=25, times=None, tags=BT709, pix_fmt="yuv420p", crf=4, sound="aac",
-    codec="libx264", title="A test", aspect=None, chapters=(), lasts=None,
+    codec="libx264", title="A test", aspect=None, chapters=(), lasts=None, dispositions=(),
 ):  # fmt: skip
     """Write a video; `times`, or how long each frame `lasts`, in units of 1/1000 s."""
     if lasts:
@@ -49,6 +50,8 @@ def make(
             hertz = 48000 if sound == "libopus" else 44100
             audio = file.add_stream(sound, rate=hertz)
             audio.metadata["language"] = "deu"
+            for stream, name in zip(file.streams, dispositions, strict=False):
+                stream.disposition = av.stream.Disposition[name]
             tone = np.sin(np.arange(hertz * len(frames) // rate) * 0.05).astype(np.float32)
         for i, pixels in enumerate(frames):
             rgb = av.VideoFrame.from_ndarray(
@@ -214,6 +217,49 @@ class TestKept:
         with av.open(str(tmp_path / "out.mp4")) as made:
             assert made.streams.video[0].sample_aspect_ratio == kept
 
+    @pytest.mark.parametrize(
+        ("codec", "pix_fmt", "suffix"),
+        [("libx264rgb", "rgb24", ".mkv"), ("png", "rgb24", ".mov"), ("ffv1", "gray", ".mkv")],
+    )
+    @pytest.mark.parametrize("target", ["out.mp4", "out.webm"])
+    def test_colours_that_are_not_luma_and_chroma(
+        self, tmp_path, identity, codec, pix_fmt, suffix, target
+    ):
+        source = tmp_path / f"in{suffix}"
+        with av.open(str(source), "w") as file:
+            video = file.add_stream(codec, rate=25)
+            video.codec_context.height, video.codec_context.width = 48, 64
+            video.codec_context.pix_fmt = pix_fmt
+            for pixels in scene(2):
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                file.mux(video.encode(frame.reformat(format=pix_fmt)))
+            file.mux(video.encode(None))
+        enhance_video(source, tmp_path / target, identity, crf=1)
+        for before, after in zip(frames_of(source), frames_of(tmp_path / target), strict=True):
+            assert np.abs(before.astype(int) - after).max() < 8
+
+    def test_what_tracks_are_for(self, tmp_path, identity):
+        source = make(tmp_path / "in.mkv", scene(), dispositions=("default", "comment"))
+        enhance_video(source, tmp_path / "out.mkv", identity)
+        with av.open(str(source)) as given, av.open(str(tmp_path / "out.mkv")) as made:
+            found = [[s.disposition for s in file.streams] for file in (given, made)]
+        assert (
+            found[0] == found[1] == [av.stream.Disposition.default, av.stream.Disposition.comment]
+        )
+
+    def test_sound_that_is_cut_away_stays_so(self, tmp_path, identity):
+        source = make(tmp_path / "in.mp4", scene(50))
+        data = bytearray(source.read_bytes())
+        place, second = 0, {0: 16000, 1: 44100}
+        for track in range(2):  # the film plays from its first second on, and for half a second
+            place = data.index(b"elst", place + 4)
+            (start,) = struct.unpack_from(">i", data, place + 16)
+            struct.pack_into(">Ii", data, place + 12, 500, start + second[track])
+        source.write_bytes(data)
+        enhance_video(source, tmp_path / "out.mkv", identity)
+        assert len(sound_of(tmp_path / "out.mkv")) < 30
+        assert times_of(tmp_path / "out.mkv")[0] < 40
+
     def test_chapters(self, tmp_path, identity):
         base = Fraction(1, 1000)
         chapters = [
@@ -333,6 +379,10 @@ class TestRefused:
             ("out.avi", {}, ImageError, "cannot write .avi"),
             ("out", {}, ImageError, "without a suffix"),
             ("out.mp4", {"crf": 52}, OptionError, "crf"),
+            ("out.mp4", {"crf": 1.5}, OptionError, "crf is a whole number"),
+            ("out.mp4", {"smoothing": "1"}, OptionError, "smoothing"),
+            ("\0.mp4", {}, ImageError, "cannot be written"),
+            (f"{'x' * 260}.mp4", {}, ImageError, "cannot be written"),
             ("out.mp4", {"smoothing": -1}, OptionError, "smoothing"),
             ("out.mp4", {"strength": 3}, OptionError, "strength"),
             ("out.mp4", {"mode": "quick"}, OptionError, "'exact' or 'fast'"),
@@ -378,6 +428,25 @@ class TestRefused:
         }.items():
             with pytest.raises(ImageError, match=said):
                 enhance_video(name, "out.mp4", identity)
+
+    def test_fields_that_begin_later(self, tmp_path, identity, monkeypatch):
+        source = make(tmp_path / "in.mkv", scene(4), sound="")
+        seen = []
+        monkeypatch.setattr(
+            files._Kept, "interlaced", staticmethod(lambda f: seen.append(f) or len(seen) > 2)
+        )
+        with pytest.raises(ImageError, match="is interlaced"):
+            enhance_video(source, tmp_path / "out.mkv", identity)
+
+    def test_a_folder_in_the_place_of_the_output(self, tmp_path, identity):
+        source = make(tmp_path / "in.mkv", scene(2), sound="")
+        (tmp_path / "out.mkv").mkdir()
+        frames = []
+        with pytest.raises(ImageError, match=r"out.mkv cannot be written: .*directory"):
+            enhance_video(
+                source, tmp_path / "out.mkv", identity, on_frame=lambda *n: frames.append(n)
+            )
+        assert frames == []
 
     def test_a_change_of_size(self, tmp_path, identity):
         parts = [
@@ -497,6 +566,13 @@ def test_memory_does_not_grow_with_the_length(tmp_path, identity):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 5 * 48 * 64 * 3  # far less than the fifty frames more
+
+
+def test_the_last_frame_where_none_has_a_duration(tmp_path, identity):
+    times = [0, 5000, 10000, 15000]
+    source = make(tmp_path / "a.wmv", scene(4), codec="wmv2", times=times, sound="")
+    assert enhance_video(source, tmp_path / "b.mp4", identity) == 4
+    assert times_of(tmp_path / "b.mp4") == times
 
 
 def test_one_that_is_cut_off_is_refused(tmp_path, identity):
