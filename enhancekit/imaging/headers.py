@@ -1,11 +1,18 @@
-"""What Pillow doesn't tell before it decodes: sizes, depths and formats by the first bytes."""
+"""What Pillow doesn't tell before it decodes: sizes, depths, formats, and damage to a PNG."""
 
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import BinaryIO
 
-__all__ = ["avif_bits", "png_is_deep", "webp_size"]
+from enhancekit.errors import ImageError
+
+__all__ = ["avif_bits", "check_png", "png_is_deep", "webp_size"]
+
+_DRAWN = (b"tRNS", b"fcTL", b"fdAT")
+"""Chunks of a PNG that decide its pixels, besides those that it calls critical."""
+_BLOCK = 2**20
 
 
 def webp_size(prefix: bytes) -> tuple[int, int]:
@@ -49,6 +56,41 @@ def png_is_deep(prefix: bytes, *, keyed: bool) -> bool:
     True
     """
     return len(prefix) > 25 and prefix[24] == 16 and (prefix[25] != 0 or keyed)
+
+
+def check_png(file: BinaryIO) -> None:
+    """Compare the checksums of what decides a PNG's pixels, which Pillow doesn't.
+
+    Where the file ends within a chunk it is left to the decoder, which may need no more.
+
+    Parameters
+    ----------
+    file : binary file
+        The whole file.
+
+    Raises
+    ------
+    ImageError
+        If one is wrong.
+    """
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        if not (name[:1].isupper() or name in _DRAWN):  # a small letter: not critical
+            file.seek(length + 4, 1)
+            continue
+        start, found = file.tell() - 8, zlib.crc32(name)
+        while length and (block := file.read(min(length, _BLOCK))):
+            found = zlib.crc32(block, found)
+            length -= len(block)
+        stated = file.read(4)
+        if len(stated) == 4 and found != int.from_bytes(stated, "big"):
+            raise ImageError(
+                f"damaged: the checksum of its chunk {name.decode('latin-1')!r} at byte {start:,} "
+                "is wrong"
+            )
+        if name == b"IEND":
+            return
 
 
 def avif_bits(file: BinaryIO) -> int:

@@ -14,6 +14,7 @@ from enhancekit.errors import ImageWarning
 
 __all__ = [
     "IPTC_TAG",
+    "as_stored",
     "captions",
     "described",
     "examined",
@@ -26,7 +27,8 @@ __all__ = [
 
 _ORIENTATION = int(ExifTags.Base.Orientation)
 _PHOTOGRAPH = int(ExifTags.IFD.Exif)
-_SIDES = (int(ExifTags.Base.ExifImageWidth), int(ExifTags.Base.ExifImageHeight))
+_SIDES = (int(ExifTags.Base.ImageWidth), int(ExifTags.Base.ImageLength))
+_PHOTOGRAPH_SIDES = (int(ExifTags.Base.ExifImageWidth), int(ExifTags.Base.ExifImageHeight))
 _THUMBNAIL = {int(ExifTags.Base.JpegIFOffset), int(ExifTags.Base.JpegIFByteCount)}
 _DESCRIPTIVE = {
     int(getattr(ExifTags.Base, name))
@@ -53,6 +55,8 @@ _PROFILES = ("XML:com.adobe.xmp", "Raw profile type exif")
 """Texts of a PNG that are read as XMP or EXIF."""
 _XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[2-8]')
 """Where it is applied, as Pillow looks for it."""
+_XMP_FILM = re.compile(rb'(Camera:(?:MotionPhoto|MicroVideo)(?:="|>))1')
+"""Where a telephone says that a film follows the picture."""
 
 
 def kept(info: dict[Any, Any]) -> dict[str, Any]:
@@ -103,7 +107,9 @@ def examined(picture: Image.Image, where: str) -> tuple[dict[Any, Any], int]:
         if picture.format == "TIFF":
             info.update(described(exif))
         elif "exif" not in info and "Raw profile type exif" in info:
-            info["exif"] = exif.tobytes()
+            # as Pillow just read it; written anew, it would no longer be the same bytes
+            lines = info["Raw profile type exif"].split("\n")[3:]
+            info["exif"] = bytes.fromhex("".join(lines))
     except Exception as error:  # noqa: BLE001 damaged EXIF raises many kinds, and the pixels are fine
         warnings.warn(
             f"{where}: its EXIF cannot be read and is left out ({type(error).__name__}: {error})",
@@ -157,12 +163,16 @@ def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def upright_info(info: dict[Any, Any]) -> dict[Any, Any]:
-    """Return a picture's info with the orientation in EXIF and XMP reset to upright."""
+    """Return a picture's info with the orientation in EXIF and XMP reset to upright.
+
+    A film, which no picture here has any more, is not claimed either.
+    """
     changed = dict(info)
     if _is_bytes(info.get("exif")):
         changed["exif"] = _upright_exif(info["exif"])
     if _is_bytes(info.get("xmp")):
         changed["xmp"] = _XMP_ORIENTATION.sub(rb"\g<1>1", info["xmp"])
+        changed["xmp"] = _XMP_FILM.sub(rb"\g<1>0", changed["xmp"])
     return changed
 
 
@@ -230,15 +240,40 @@ def resized_exif(data: bytes, size: tuple[int, int]) -> bytes:
     exif = _Exif(data)
     try:
         tags, _ = exif.first()
+        stated = [(tags, _SIDES)]  # some telephones state them here too
         if _PHOTOGRAPH in tags:
-            own, _ = exif.directory(tags[_PHOTOGRAPH][1])
-            for tag, length in zip(_SIDES, size, strict=True):
-                kind, place = own.get(tag, (0, 0))
+            stated.append((exif.directory(tags[_PHOTOGRAPH][1])[0], _PHOTOGRAPH_SIDES))
+        for directory, sides in stated:
+            for tag, length in zip(sides, size, strict=True):
+                kind, place = directory.get(tag, (0, 0))
                 if place:
                     exif.put(place, kind, length)
     except struct.error:  # damaged, or a side of more than 16 bits; the pixels say it themselves
         return data
     return bytes(exif.data)
+
+
+class _Text(str):
+    """A text of EXIF as Pillow reads it, in Latin-1, which gives back the bytes it was read from.
+
+    Pillow writes it in ASCII, and would put question marks for the rest, be it Latin-1 or UTF-8.
+    """
+
+    __slots__ = ()
+
+    def encode(self, *_: str) -> bytes:
+        return super().encode("latin-1")
+
+
+def as_stored(value: Any) -> Any:
+    r"""Return a value of EXIF that Pillow writes as it read it.
+
+    Examples
+    --------
+    >>> as_stored("Zoë").encode("ascii", "replace")
+    b'Zo\xeb'
+    """
+    return _Text(value) if isinstance(value, str) else value
 
 
 def captions(directory: TiffImagePlugin.ImageFileDirectory_v2) -> dict[str, bytes]:
@@ -259,10 +294,10 @@ def described(exif: Image.Exif) -> dict[str, bytes]:
     """Return EXIF of the part of a TIFF's directory that is about the photograph, not the file."""
     found = Image.Exif()
     for tag in _DESCRIPTIVE & exif.keys():
-        found[tag] = exif[tag]
+        found[tag] = as_stored(exif[tag])
     any_entries = False
     for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
         if entries := exif.get_ifd(directory):
-            found.get_ifd(directory).update(entries)
+            found.get_ifd(directory).update({k: as_stored(v) for k, v in entries.items()})
             any_entries = True
     return {"exif": found.tobytes()} if any_entries or len(found) else {}

@@ -88,15 +88,24 @@ class DeepPicture:
         """Width and height."""
         return self.width, self.height
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, fp: Any, format: str | None = None) -> None:  # noqa: A002 as Pillow has it
         """Write it as PNG or TIFF, with its metadata.
+
+        Parameters
+        ----------
+        fp : path-like or binary file
+            Where to.
+        format : str, optional
+            ``"PNG"`` or ``"TIFF"``; by default the suffix of the name decides.
 
         Raises
         ------
         ImageError
             If the suffix is another one, or the file cannot be written.
+        OptionError
+            If the format is another one, or the suffix stands for another.
         """
-        write(self, path)
+        _save(self, fp, Encoding(format=format))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.pixels, dtype=dtype, copy=copy)
@@ -118,6 +127,8 @@ class Photograph(Image.Image):
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:  # noqa: A002
         """Save as Pillow does, with the metadata; a path without options, as `write` does.
 
+        HEIC, which Pillow lacks, takes the options of `Encoding`.
+
         Raises
         ------
         ImageError
@@ -125,17 +136,19 @@ class Photograph(Image.Image):
         Exception
             With options, whatever else Pillow raises.
         """
-        known = isinstance(fp, (str, os.PathLike)) and Path(fp).suffix.lower() in SUFFIXES
-        if known and format is None and not params:
-            write(self, fp)
+        path = _path_of(fp)
+        kind = SUFFIXES.get(f".{format.lower()}" if format else path.suffix.lower())
+        plainly = isinstance(fp, (str, os.PathLike)) and format is None and not params
+        if kind is not None and (plainly or kind.name == "HEIF"):
+            _save(self, fp, Encoding(format=format, **params))
         else:
-            path = Path(os.fspath(fp if isinstance(fp, (str, os.PathLike)) else _name_of_open(fp)))
             suffixes = Image.registered_extensions()
             name = (format or suffixes.get(path.suffix.lower(), "")).upper()
             metadata = _handed_on(self)
             if name == "JPEG":
                 _check_lengths(path, metadata)
             _tell_of_lost(path, name, metadata)
+            _tell_of_long_profile(path, name, {**metadata, **params})
             super().save(fp, format, **{**_as_pillow_takes_it(name, metadata), **params})
 
 
@@ -152,6 +165,8 @@ _CALLED = {
 }
 """How messages name metadata."""
 _DEFAULT = Encoding()
+_READABLE = 2**20
+"""Bytes of a profile in a PNG from which on Pillow refuses the whole file."""
 _LONGEST = {"exif": 65533, "xmp": 65502, "iptc": 65506, "comment": 65533}
 """Bytes of metadata that fit a segment of a JPEG."""
 
@@ -257,9 +272,10 @@ def _check_lengths(path: Path, carried: dict[str, Any]) -> None:
             )
 
 
-def _name_of_open(file: Any) -> str:
-    name = getattr(file, "name", "")  # Pillow chooses the format by it
-    return name if isinstance(name, str) else ""
+def _path_of(file: Any) -> Path:
+    """Return a path as one, and of an open file the one by which Pillow chooses the format."""
+    name = file if isinstance(file, (str, os.PathLike)) else getattr(file, "name", "")
+    return Path(name if isinstance(name, (str, os.PathLike)) else "")
 
 
 def _handed_on(picture: Picture) -> dict[str, Any]:
@@ -365,6 +381,15 @@ def encode(picture: Picture | Frames[Picture], name: Path, encoding: Encoding = 
     return buffer.getvalue()
 
 
+def _save(picture: Picture, fp: Any, encoding: Encoding) -> None:
+    """Write to a path, or into an open file."""
+    path = _path_of(fp)
+    if isinstance(fp, (str, os.PathLike)):
+        write(picture, path, encoding)
+    else:
+        fp.write(encode(picture, path if path.name else Path("the open file"), encoding))
+
+
 def _saver(
     picture: Picture | Frames[Picture], path: Path, encoding: Encoding
 ) -> Callable[[BinaryIO], None]:
@@ -378,6 +403,7 @@ def _saver(
         _check_holds(path, kind, one.mode, one.size, with_it)
         if encoding.metadata == "keep":
             _tell_of_lost(path, kind.name, kept(one.info))
+    _tell_of_long_profile(path, kind.name, carried[0])
 
     def save(file: BinaryIO) -> None:
         if kind.name == "TIFF":
@@ -395,6 +421,18 @@ def _tell_of_lost(path: Path, name: str, metadata: dict[str, Any]) -> None:
         named = ", ".join(_CALLED[each] for each in sorted(lost))
         warnings.warn(
             f"{path}: {name} has no place for {named}, left out here", ImageWarning, stacklevel=4
+        )
+
+
+def _tell_of_long_profile(path: Path, name: str, metadata: dict[str, Any]) -> None:
+    """Warn of a colour profile with which others refuse the PNG."""
+    length = len(metadata.get("icc_profile") or b"")
+    if name == "PNG" and length > _READABLE:
+        warnings.warn(
+            f"{path}: programs that read PNG with Pillow do not open one with a colour profile of "
+            f"{length:,} bytes; use TIFF for them",
+            ImageWarning,
+            stacklevel=4,
         )
 
 

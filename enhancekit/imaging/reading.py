@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import (
     BmpImagePlugin,
     Image,
     JpegImagePlugin,
+    MpoImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
@@ -29,7 +31,7 @@ from enhancekit.errors import ImageError, ImageWarning
 from enhancekit.imaging.deep import read_png
 from enhancekit.imaging.formats import FORMATS, MAX_PIXELS
 from enhancekit.imaging.frames import Frames, animated
-from enhancekit.imaging.headers import avif_bits, png_is_deep, webp_size
+from enhancekit.imaging.headers import avif_bits, check_png, png_is_deep, webp_size
 from enhancekit.imaging.heif import is_heif, open_heif
 from enhancekit.imaging.metadata import examined, kept, turned, upright, upright_info
 from enhancekit.imaging.modes import check_range, plain_mode
@@ -51,8 +53,20 @@ _OPENERS = {
 _SCANS = 200
 """A progressive JPEG has about ten."""
 
+_LONGEST = 6 * 2**20
+"""Bytes of a PNG's colour profile or compressed text; no printer's profile known is longer."""
+
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 """Markers of a JPEG that have a length, and its end."""
+
+_GAIN_MAPS = (b"hdrgm:Version", b"urn:iso:std:iso:ts:21496", b"aux:hdrgainmap")
+"""Adobe's, ISO's and Apple's mark of one."""
+
+_MP_ENTRIES = 0xB002
+"""Of the list of the pictures in a JPEG."""
+
+_FILM = re.compile(rb"\0\0\0.ftyp", re.DOTALL)
+"""The first box of one."""
 
 
 def decode(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -174,6 +188,12 @@ def _decode(file: BinaryIO, where: str, max_pixels: int, *, every: bool) -> Fram
         raise
     except Exception as error:  # codecs raise at least eight different kinds on broken files
         text = " ".join(str(error).split())
+        if "MAX_TEXT_" in text:  # Pillow's limits
+            raise ImageError(
+                f"{where}: its colour profile or texts are too long; read from a PNG are at most "
+                f"{_LONGEST:,} bytes of each that is compressed, and 64 MB of texts in all, so "
+                "save it without them, or as TIFF"
+            ) from error
         raise ImageError(
             f"{where}: damaged or truncated: {type(error).__name__}: {text}"
         ) from error
@@ -194,19 +214,12 @@ def _read(file: BinaryIO, where: str, max_pixels: int, *, every: bool) -> Frames
     name = _format_of_bytes(prefix)
     if name == "TIFF":
         return _read_tiff(file, where, check, every=every)
-    size = (0, 0)
-    if name == "WEBP":  # libwebp takes memory for the whole picture as soon as it is opened
-        size = webp_size(prefix)
-        check(size)
-    elif name == "JPEG":
-        file.seek(0)
-        _check_jpeg(file.read(), where)
-    elif name == "AVIF" and (bits := avif_bits(file)) > 8:
-        raise ImageError(
-            f"{bits} bits a channel are not read from AVIF; convert it to 16-bit PNG or TIFF"
-        )
+    # libwebp takes memory for the whole picture as soon as it is opened
+    size = webp_size(prefix) if name == "WEBP" else (0, 0)
+    check(size)
+    _check_contents(file, name, where)
     file.seek(0)
-    with _LIMIT.lifted(size):
+    with _PIXELS.lifted(size[0] * size[1]), _TEXTS.lifted(_LONGEST if name == "PNG" else 0):
         picture = Image.OPEN[name][0](file, "")  # Image.open would apply the limit of Pillow
         check(picture.size)
         frames = getattr(picture, "n_frames", 1)
@@ -216,6 +229,8 @@ def _read(file: BinaryIO, where: str, max_pixels: int, *, every: bool) -> Frames
                 raise ImageError("animations of 16 bits a channel are not read")
             return animated(picture, lambda frame: _widened(_finished(frame, where), prefix))
         _one_frame(frames, picture.format, where, every=every)
+        if isinstance(picture, MpoImagePlugin.MpoImageFile):
+            _tell_of_further_pictures(picture, file, where)
         picture.load()
     if name == "PNG" and png_is_deep(prefix, keyed="transparency" in picture.info):
         file.seek(0)
@@ -223,6 +238,18 @@ def _read(file: BinaryIO, where: str, max_pixels: int, *, every: bool) -> Frames
         pixels = turned(read_png(file.read()), orientation)
         return Frames((DeepPicture(pixels, kept(info), "PNG", where),))
     return Frames((_widened(_finished(picture, where), prefix),))
+
+
+def _check_contents(file: BinaryIO, name: str, where: str) -> None:
+    """Refuse or tell of what Pillow would pass over in silence."""
+    if name == "PNG":
+        check_png(file)
+    elif name == "JPEG":
+        _check_jpeg(file.read(), where)
+    elif name == "AVIF" and (bits := avif_bits(file)) > 8:
+        raise ImageError(
+            f"{bits} bits a channel are not read from AVIF; convert it to 16-bit PNG or TIFF"
+        )
 
 
 def _check_pixels(size: tuple[int, int], frames: int, max_pixels: int) -> None:
@@ -254,63 +281,104 @@ def _read_tiff(
     pictures: list[Picture] = []
     shallow: TiffImagePlugin.TiffImageFile | None = None
     for number, page in enumerate(pages):
-        page.tell_of_what_is_left_out(where)
         if page.deep:
             pictures.append(_deep_tiff(file, page, number, where))
-            continue
-        with _LIMIT.lifted((page.width, page.height)):
-            if shallow is None:
-                file.seek(0)
-                shallow = TiffImagePlugin.TiffImageFile(file, "")
-            shallow.seek(number)
-            check(shallow.size, 1)
-            shallow.load()
-        pictures.append(_finished(shallow, where))
+        else:
+            with _PIXELS.lifted(page.width * page.height):
+                try:
+                    if shallow is None:
+                        file.seek(0)
+                        shallow = TiffImagePlugin.TiffImageFile(file, "")
+                    shallow.seek(number)
+                except SyntaxError as error:
+                    if "unknown pixel mode" not in str(error):
+                        raise
+                    raise page.unread() from error
+                check(shallow.size, 1)
+                shallow.load()
+            pictures.append(_finished(shallow, where))
+        page.tell_of_what_is_left_out(where)
     return Frames(tuple(pictures))
 
 
-def _scans(data: bytes) -> int:
-    """Count a JPEG's scans; what follows its end, a phone's film for one, is not its own."""
+def _scans(data: bytes) -> tuple[int, int]:
+    """Count a JPEG's scans, and tell where it ends; what follows is not its own."""
     found, place = 0, 2
     while (mark := _MARKER.search(data, place)) and mark[1] != b"\xd9":
         found += mark[1] == b"\xda"
         place = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2], "big")
-    return found
+    return found, mark.end() if mark else len(data)
 
 
 def _check_jpeg(data: bytes, where: str) -> None:
     """Refuse a JPEG made to keep its reader busy, and tell of what none of it is kept."""
-    if (scans := _scans(data)) > _SCANS:
+    scans, end = _scans(data)
+    if scans > _SCANS:
         raise ImageError(f"{scans:,} scans, of which each costs as much as a picture; refused")
-    for mark, what in (
-        (b"http://ns.adobe.com/xmp/extension/", "the part of its XMP that is longer than 64 KB"),
-        (b"hdrgm:Version", "its gain map for HDR screens"),
+    for there, what in (
+        (
+            b"http://ns.adobe.com/xmp/extension/" in data,
+            "the part of its XMP that is longer than 64 KB",
+        ),
+        (_has_gain_map(data), "its gain map for HDR screens"),
+        (_FILM.search(data, end), "the film that a telephone put after its end"),
     ):
-        if mark in data:
+        if there:
             warnings.warn(f"{where}: {what} is not kept", ImageWarning, stacklevel=3)
 
 
-class _Limit:
-    """Pillow's limit, one for the whole process, lifted while pictures that passed ours are read.
+def _has_gain_map(data: bytes) -> bool:
+    return any(mark in data for mark in _GAIN_MAPS)
 
-    Pillow applies it inside its readers of TIFF and WebP, and warns from 89 megapixels on.
+
+def _tell_of_further_pictures(
+    picture: MpoImagePlugin.MpoImageFile, file: BinaryIO, where: str
+) -> None:
+    """Warn of pictures in a JPEG that are no previews of its first, as the other eye's view."""
+    entries = (picture.mpinfo or {}).get(_MP_ENTRIES, ())
+    kinds = [entry["Attribute"]["MPType"] for entry in entries[1:]]
+    left_out = [kind for kind in kinds if not kind.startswith("Large Thumbnail")]
+    file.seek(0)
+    if "Undefined" in left_out and _has_gain_map(file.read()):
+        left_out.remove("Undefined")  # told of as a gain map
+    if left_out:
+        warnings.warn(
+            f"{where}: further pictures in it that are no previews, {len(left_out)} of them, are "
+            "not kept",
+            ImageWarning,
+            stacklevel=3,
+        )
+
+
+class _Limit:
+    """A limit of Pillow, one for the whole process, lifted while pictures that need it are read.
+
+    Parameters
+    ----------
+    module : module
+        Of Pillow.
+    name : str
+        What it calls the limit.
+    ours : int, optional
+        What it is lifted to; by default there is none then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: ModuleType, name: str, ours: int | None = None) -> None:
+        self._module, self._name, self._ours = module, name, ours
         self._lock = threading.Lock()
         self._users = 0
         self._theirs: int | None = None
 
     @contextmanager
-    def lifted(self, size: tuple[int, int]) -> Iterator[None]:
-        """Lift it for a picture of this size, until the last that needs it is read."""
+    def lifted(self, wanted: int) -> Iterator[None]:
+        """Lift it, if it is less than what is wanted, until the last that needs it is read."""
         with self._lock:
             if not self._users:
-                self._theirs = Image.MAX_IMAGE_PIXELS
-            needed = self._theirs is not None and size[0] * size[1] > self._theirs
+                self._theirs = getattr(self._module, self._name)
+            needed = self._theirs is not None and wanted > self._theirs
             if needed:
                 self._users += 1
-                Image.MAX_IMAGE_PIXELS = None
+                setattr(self._module, self._name, self._ours)
         try:
             yield
         finally:
@@ -318,10 +386,13 @@ class _Limit:
                 with self._lock:
                     self._users -= 1
                     if not self._users:
-                        Image.MAX_IMAGE_PIXELS = self._theirs
+                        setattr(self._module, self._name, self._theirs)
 
 
-_LIMIT = _Limit()
+# applied inside the readers of TIFF and WebP; of 89 megapixels and more Pillow warns
+_PIXELS = _Limit(Image, "MAX_IMAGE_PIXELS")
+# 1 MB, which profiles of printers exceed
+_TEXTS = _Limit(PngImagePlugin, "MAX_TEXT_CHUNK", _LONGEST)
 
 
 def _format_of_bytes(prefix: bytes) -> str:

@@ -7,16 +7,17 @@ import math
 import struct
 import warnings
 import zlib
+from collections.abc import Set as AbstractSet
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffTags
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL.TiffImagePlugin import COMPRESSION_INFO, ImageFileDirectory_v2
 
 from enhancekit.errors import ImageError, ImageWarning
 from enhancekit.imaging.deep import checked, codecs
-from enhancekit.imaging.metadata import IPTC_TAG, captions, described
+from enhancekit.imaging.metadata import IPTC_TAG, as_stored, captions, described
 
 __all__ = ["TiffLayout", "flat_tags", "pages_of", "read_tiff", "save_tiff"]
 
@@ -26,9 +27,20 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _OFFSETS, _COUNTS, _XMP, _ICC = 273, 279, 700, 34675
 _STRIP = 2**20
 """Bytes of a strip before it is compressed, about."""
-_COMPRESSIONS = (1, 5, 8, 32773, 32946, 34925, 50000)
+_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}
 """None, LZW, Deflate (two numbers), PackBits, LZMA, Zstandard: the lossless ones in use."""
-
+_WEBP = 50001
+_SHALLOW_COMPRESSIONS = COMPRESSION_INFO.keys() - {_WEBP}
+"""Those that Pillow reads, too; WebP it reads on few systems."""
+_UNREAD = {
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34933: "PNG",
+    _WEBP: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+"""Compressions that are not."""
 
 _OTHERS = {
     33550: "GeoTIFF",
@@ -86,15 +98,17 @@ class TiffLayout:
         ImageError
             If its samples are of a depth or kind that nothing here reads exactly.
         """
+        said = self._said
         if max(self.bits) <= 8 or (self.bits == (32,) and self.kinds == {3}):
+            self._check_compression(_SHALLOW_COMPRESSIONS)
             return False
-        said = f"samples of {', '.join(map(str, self.bits))} bits"
         if set(self.bits) != {16} or self.kinds != {1}:
             raise ImageError(
                 f"{said} ({'/'.join(_KINDS.get(k, '?') for k in sorted(self.kinds))}) are not read "
                 "from TIFF; 8 and 16 bits and 32-bit float grey are, so convert it first"
             )
         if len(self.bits) == 1 and self.photometric == 1:
+            self._check_compression(_SHALLOW_COMPRESSIONS)
             return False
         colours = {1: 1, 2: 3}.get(self.photometric)
         if colours is None or len(self.bits) not in (colours, colours + 1):
@@ -108,12 +122,29 @@ class TiffLayout:
                 f"{said}, whose extra channel {kind}, are not read from TIFF; "
                 "save it with unassociated alpha"
             )
-        if self.compression not in _COMPRESSIONS:
-            raise ImageError(
-                f"{said} in compression {self.compression} are not read from TIFF; save it with "
-                "LZW, Deflate or none"
-            )
+        self._check_compression(_COMPRESSIONS)
         return True
+
+    @property
+    def _said(self) -> str:
+        return f"samples of {', '.join(map(str, self.bits))} bits"
+
+    def _check_compression(self, known: AbstractSet[int]) -> None:
+        if self.compression not in known:
+            named = _UNREAD.get(self.compression, f"number {self.compression}")
+            raise ImageError(
+                f"{self._said} in compression {named} are not read from TIFF; save it with LZW, "
+                "Deflate or none"
+            )
+
+    def unread(self) -> ImageError:
+        """Return the error for channels that Pillow has no mode for."""
+        extra = " with extra channels" if self.extra else ""
+        return ImageError(
+            f"{self._said}, {_COLOURS.get(self.photometric, 'of another kind')}{extra}, are not "
+            "read from TIFF; grey, RGB and CMYK are, and grey and RGB with alpha before any other "
+            "channel, so convert it first"
+        )
 
     def tell_of_what_is_left_out(self, where: str) -> None:
         """Warn of channels without a stated meaning, and of tags of others, as of maps."""
@@ -171,7 +202,7 @@ def pages_of(file: BinaryIO) -> list[TiffLayout]:
 
 
 _KINDS = {1: "unsigned", 2: "signed", 3: "float"}
-_COLOURS = {0: "white is zero", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
+_COLOURS = {0: "white is zero", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
 
 
 def read_tiff(file: BinaryIO, layout: TiffLayout, number: int = 0) -> NDArray[np.uint16]:
@@ -301,7 +332,10 @@ def _describe(directory: ImageFileDirectory_v2, kept: dict[str, Any]) -> None:
             photograph.load(described(exif).get("exif", b""))
             for tag in photograph:
                 entries = photograph.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else None
-                directory[tag] = photograph[tag] if entries is None else entries
+                if entries is None:
+                    directory[tag] = as_stored(photograph[tag])
+                else:
+                    directory[tag] = {k: as_stored(v) for k, v in entries.items()}
         except Exception as error:  # noqa: BLE001 damaged EXIF raises many kinds
             for tag in list(directory):
                 del directory[tag]

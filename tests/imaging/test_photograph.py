@@ -10,11 +10,11 @@ import warnings
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms, IptcImagePlugin
+from PIL import Image, ImageCms, IptcImagePlugin, PngImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 import enhancekit
-from enhancekit.errors import ImageError, ImageWarning
+from enhancekit.errors import ImageError, ImageWarning, OptionError
 from enhancekit.imaging.formats import Encoding
 from enhancekit.imaging.pictures import DeepPicture, Photograph, write
 from enhancekit.imaging.reading import decode
@@ -106,6 +106,17 @@ class TestStatedSize:
         with Image.open(tmp_path / "out.jpg") as saved:
             stated = saved.getexif().get_ifd(EXIF)
             assert (stated[WIDTH], stated[HEIGHT]) == saved.size == (16 * times, 24 * times)
+
+    @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+    def test_in_the_main_directory_too(self, tmp_path, suffix):
+        exif = Image.Exif()
+        exif[ORIENTATION], exif[0x100], exif[0x101] = 6, 24, 16
+        picture().save(tmp_path / f"in.{suffix}", exif=exif)
+        done = enhancekit.load("spline-x2").enhance(tmp_path / f"in.{suffix}")
+        done.save(tmp_path / f"out.{suffix}")
+        with Image.open(tmp_path / f"out.{suffix}") as saved:
+            stated = saved.getexif()
+            assert (stated[0x100], stated[0x101]) == saved.size == (32, 48)
 
 
 def with_thumbnail(order, thumbnail, orientation=6):
@@ -395,3 +406,220 @@ def exif_of(maker):
     exif = Image.Exif()
     exif[MAKER] = maker
     return exif
+
+
+STORED = {
+    33432: b"\xc2\xa9 2024 J\xc3\xb2n",
+    315: b"M\xfcller",
+    0xA430: b"\xe5\xb1\xb1\xe7\x94\xb0",
+    0x12: b"Krassowski\xe9",
+}
+"""Texts in UTF-8 and Latin-1, of EXIF's main directory, its own and the one of GPS."""
+
+
+def exif_with_texts():
+    made = Image.Exif()
+    fillers = {tag: f"{number}" * len(text) for number, (tag, text) in enumerate(STORED.items())}
+    made[33432], made[315] = fillers[33432], fillers[315]
+    made.get_ifd(EXIF)[0xA430] = fillers[0xA430]
+    made.get_ifd(0x8825)[0x12] = fillers[0x12]
+    data = made.tobytes()
+    for tag, text in STORED.items():  # Pillow itself writes ASCII alone
+        data = data.replace(fillers[tag].encode(), text)
+    return data
+
+
+def texts_of(path):
+    with Image.open(path) as opened:
+        exif = opened.getexif()
+        parts = {**exif, **exif.get_ifd(EXIF), **exif.get_ifd(0x8825)}
+    return {tag: parts[tag].encode("latin-1") for tag in STORED if tag in parts}
+
+
+class TestTextsOfExif:
+    @pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg"])
+    def test_are_the_same_bytes_everywhere(self, tmp_path, suffix):
+        identity = enhancekit.load("identity")
+        picture().save(tmp_path / "in.jpg", exif=exif_with_texts())
+        identity.enhance(tmp_path / "in.jpg").save(tmp_path / "a.tif")
+        identity.enhance(tmp_path / "a.tif").save(tmp_path / f"b.{suffix}")
+        for name in ("in.jpg", "a.tif", f"b.{suffix}"):
+            assert texts_of(tmp_path / name) == STORED
+
+    def test_of_a_deep_tiff(self, tmp_path):
+        deep = DeepPicture(np.full((4, 4, 3), 700, np.uint16), {"exif": exif_with_texts()})
+        deep.save(tmp_path / "a.tif")
+        decode(tmp_path / "a.tif").save(tmp_path / "b.png")
+        assert texts_of(tmp_path / "b.png") == STORED
+
+    def test_in_a_tiff_with_options_of_pillow(self, tmp_path):
+        picture().save(tmp_path / "in.jpg", exif=exif_with_texts())
+        done = enhancekit.load("identity").enhance(tmp_path / "in.jpg")
+        done.save(tmp_path / "a.tif", compression="tiff_lzw")
+        assert texts_of(tmp_path / "a.tif") == {tag: STORED[tag] for tag in (33432, 315)}
+
+    def test_of_exif_in_a_text_of_a_png(self, tmp_path):
+        data = exif_with_texts()
+        texts = PngInfo()
+        texts.add_text("Raw profile type exif", f"\nexif\n{len(data):8}\n{data.hex()}\n", zip=True)
+        picture().save(tmp_path / "in.png", pnginfo=texts)
+        done = enhancekit.load("identity").enhance(tmp_path / "in.png")
+        assert done.info["exif"] == data
+        done.save(tmp_path / "out.png")
+        assert texts_of(tmp_path / "out.png") == STORED
+
+
+class TestLongProfilesAndTextsOfPngs:
+    LONG = PROFILE + np.random.default_rng(0).bytes(1_200_000)
+
+    @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+    def test_a_profile_is_kept_and_told_of(self, tmp_path, kind):
+        path = tmp_path / "a.png"
+        pixels = np.zeros((4, 5, 3), kind)
+        given = DeepPicture(pixels) if kind is np.uint16 else Image.fromarray(pixels)
+        given.info["icc_profile"] = self.LONG
+        said = (
+            rf"a\.png: programs that read PNG with Pillow do not open .* {len(self.LONG):,} bytes"
+        )
+        with pytest.warns(ImageWarning, match=said):
+            write(given, path)
+        assert decode(path).info["icc_profile"] == self.LONG
+        assert PngImagePlugin.MAX_TEXT_CHUNK == 2**20
+
+    def test_is_told_of_with_options_of_pillow_too(self, tmp_path):
+        done = Photograph.of(picture())
+        done.info["icc_profile"] = self.LONG
+        with pytest.warns(ImageWarning, match="programs that read PNG with Pillow"):
+            done.save(tmp_path / "a.png", compress_level=1)
+        done.save(tmp_path / "b.png", compress_level=1, icc_profile=None)
+        write(done, tmp_path / "a.tif")
+
+    @pytest.mark.parametrize("text", ["x" * 2_000_000, "é漢" * 700_000])
+    def test_a_compressed_text_is_read(self, tmp_path, text):
+        texts = PngInfo()
+        texts.add_text("workflow", text, zip=True)
+        picture().save(tmp_path / "a.png", pnginfo=texts)
+        assert decode(tmp_path / "a.png").info["text"] == {"workflow": text}
+
+    def test_one_beyond_the_limit_is_not_called_damage(self, tmp_path):
+        texts = PngInfo()
+        texts.add_text("workflow", "x" * 7_000_000, zip=True)
+        picture().save(tmp_path / "a.png", pnginfo=texts)
+        with pytest.raises(ImageError, match=r"a\.png: its colour profile or texts are too long"):
+            decode(tmp_path / "a.png")
+        assert PngImagePlugin.MAX_TEXT_CHUNK == 2**20
+
+
+FILM = b"\0\0\0\x18ftypmp42" + bytes(100)
+
+
+def jpeg(**options):
+    buffer = io.BytesIO()
+    picture().save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def of_two_pictures(kind):
+    """A JPEG that holds another picture, which its index calls of this kind."""
+    buffer = io.BytesIO()
+    picture().save(buffer, "MPO", save_all=True, append_images=[picture(12, 8)])
+    data = bytearray(buffer.getvalue())
+    index = data.index(b"MPF\0")
+    first = data.rindex(struct.pack("<I", 0x030000), index, index + 100)
+    struct.pack_into("<I", data, first + 16, kind)
+    return bytes(data)
+
+
+def said_of(data):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ImageWarning)
+        decode(data)
+    return [str(w.message).split(": ", 1)[1] for w in caught]
+
+
+class TestWhatTelephonesAdd:
+    def test_a_film_is_told_of(self):
+        assert said_of(jpeg()) == []
+        assert said_of(jpeg() + FILM) == ["the film that a telephone put after its end is not kept"]
+
+    @pytest.mark.parametrize("name", [b"GCamera:MotionPhoto", b"Camera:MicroVideo"])
+    @pytest.mark.parametrize("form", [b'<d %b="1" %bVersion="1"/>', b"<%b>1</%b>"])
+    def test_a_film_is_no_longer_claimed(self, tmp_path, name, form):
+        claim = form % (name, name)
+        (tmp_path / "a.jpg").write_bytes(jpeg(xmp=b"<x:xmpmeta>" + claim) + FILM)
+        with pytest.warns(ImageWarning, match="film"):
+            done = enhancekit.load("identity").enhance(tmp_path / "a.jpg")
+        done.save(tmp_path / "b.jpg")
+        assert decode(tmp_path / "b.jpg").info["xmp"] == b"<x:xmpmeta>" + claim.replace(
+            b"1", b"0", 1
+        )
+
+    @pytest.mark.parametrize(
+        "mark",
+        [
+            b'hdrgm:Version="1.0"',
+            b"urn:iso:std:iso:ts:21496:-1",
+            b"apple:photo:2020:aux:hdrgainmap",
+        ],
+    )
+    def test_a_gain_map_by_any_mark(self, mark):
+        assert said_of(jpeg() + mark) == ["its gain map for HDR screens is not kept"]
+        told = said_of(of_two_pictures(0) + mark)
+        assert told == ["its gain map for HDR screens is not kept"]
+
+    @pytest.mark.parametrize("kind", [0, 0x020001, 0x020002, 0x020003])
+    def test_further_pictures(self, kind):
+        told = said_of(of_two_pictures(kind))
+        assert told == ["further pictures in it that are no previews, 1 of them, are not kept"]
+
+    @pytest.mark.parametrize("kind", [0x010001, 0x010002])
+    def test_previews_are_none(self, kind):
+        assert said_of(of_two_pictures(kind)) == []
+
+
+class TestSaveOfDeepPictures:
+    DEEP = DeepPicture(np.random.default_rng(0).integers(0, 65536, (4, 5, 3)).astype(np.uint16))
+
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+    def test_into_a_buffer(self, kind):
+        buffer = io.BytesIO()
+        self.DEEP.save(buffer, format=kind)
+        again = decode(buffer.getvalue())
+        assert again.format == kind
+        np.testing.assert_array_equal(again, self.DEEP)
+
+    def test_into_an_open_file_by_its_name(self, tmp_path):
+        with (tmp_path / "a.tif").open("wb") as file:
+            self.DEEP.save(file)
+        assert decode(tmp_path / "a.tif").format == "TIFF"
+
+    def test_with_a_format(self, tmp_path):
+        self.DEEP.save(tmp_path / "a.png", format="PNG")
+        self.DEEP.save(str(tmp_path / "b.part"), format="png")
+        assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.part").read_bytes()
+        with pytest.raises(OptionError, match=r"a\.png would not be TIFF by its suffix"):
+            self.DEEP.save(tmp_path / "a.png", format="TIFF")
+
+    def test_what_is_refused(self):
+        with pytest.raises(ImageError, match="the open file: cannot write a file without a suffix"):
+            self.DEEP.save(io.BytesIO())
+        with pytest.raises(ImageError, match=r"the open file: JPEG cannot hold .* RGB;16"):
+            self.DEEP.save(io.BytesIO(), format="JPEG")
+
+
+class TestHeicWithOptions:
+    @pytest.fixture(autouse=True)
+    def library(self):
+        pytest.importorskip("pillow_heif")
+
+    def test_quality(self, photograph, tmp_path):
+        done = enhancekit.load("identity").enhance(photograph)
+        done.save(tmp_path / "a.heic", quality=95)
+        done.save(tmp_path / "b.heic", quality=20)
+        assert (tmp_path / "a.heic").stat().st_size > (tmp_path / "b.heic").stat().st_size
+        assert decode(tmp_path / "b.heic").getexif()[MAKER] == "Maker"
+
+    def test_into_a_buffer(self, photograph):
+        buffer = io.BytesIO()
+        enhancekit.load("identity").enhance(photograph).save(buffer, format="HEIF")
+        assert decode(buffer.getvalue()).format == "HEIF"

@@ -348,3 +348,107 @@ class TestAllowed:
         Image.fromarray(pixels()).save(buffer, kind)
         with pytest.raises(ImageError, match=r"not a picture that can be read; read are AVIF"):
             decode(buffer.getvalue())
+
+
+def places(data, name):
+    """Return where the payloads of a PNG's chunks of one name begin, and their lengths."""
+    found, at = [], 8
+    while at < len(data):
+        length, its = struct.unpack_from(">I4s", data, at)
+        if its == name and length:
+            found.append((at + 8, length))
+        at += 12 + length
+    return found
+
+
+class TestChecksumsOfPng:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def saved(cls):
+        """A PNG with several IDAT, one of a palette with alpha, and an animation."""
+        noise = Image.fromarray(pixels((300, 300, 3)))
+        palette = noise.convert("P", palette=Image.Palette.ADAPTIVE)
+        made = {}
+        for name, options in {
+            "IDAT": {},
+            "PLTE": {"transparency": bytes(range(250))},
+            "fdAT": {"save_all": True, "append_images": [noise.rotate(90)]},
+        }.items():
+            buffer = io.BytesIO()
+            (palette if name == "PLTE" else noise).save(buffer, "PNG", **options)
+            made[name] = buffer.getvalue()
+        return made | {"tRNS": made["PLTE"], "fcTL": made["fdAT"]}
+
+    @pytest.mark.parametrize("name", ["IDAT", "PLTE", "tRNS", "fcTL", "fdAT"])
+    def test_one_wrong_byte_is_refused(self, saved, name):
+        found = places(saved[name], name.encode())
+        assert len(found) > 1 or name in ("PLTE", "tRNS")
+        for at, length in found:
+            for place in (at, at + length // 2, at + length + 3):
+                broken = bytearray(saved[name])
+                broken[place] ^= 0x10
+                with pytest.raises(
+                    ImageError, match=rf"damaged: the checksum of its chunk '{name}'"
+                ):
+                    decode_frames(bytes(broken))
+
+    def test_a_chunk_larger_than_is_read_at_once(self):
+        data = encoded("PNG", compress_level=0)
+        (at, length), *_ = places(data, b"IDAT")
+        long = zlib.decompress(data[at : at + length]) + bytes(3 * 2**20)
+        whole = data[: at - 8] + chunk(b"IDAT", zlib.compress(long, 0)) + chunk(b"IEND", b"")
+        assert len(whole) > 3 * 2**20
+        np.testing.assert_array_equal(decode(whole), decode(data))
+        with pytest.raises(ImageError, match="checksum of its chunk 'IDAT' at byte"):
+            decode(whole[:-13] + b"?" + whole[-12:])
+
+    @pytest.mark.parametrize("missing", [12, 14])
+    def test_a_file_that_ends_early_but_has_all_pixels_is_read(self, saved, missing):
+        assert decode(saved["IDAT"][:-missing]).size == (300, 300)
+
+    def test_a_wrong_byte_in_a_text_after_the_pixels_costs_nothing(self, saved):
+        text = bytearray(chunk(b"tEXt", b"Title\0harbour"))
+        text[-1] ^= 1
+        data = saved["IDAT"]
+        np.testing.assert_array_equal(decode(data[:-12] + text + data[-12:]), decode(data))
+
+
+class TestUnsupportedIsNotCalledDamaged:
+    @pytest.mark.parametrize("bits", [8, 16])
+    @pytest.mark.parametrize(
+        ("number", "name"),
+        [
+            (34712, "JPEG 2000"),
+            (34887, "LERC"),
+            (34933, "PNG"),
+            (50001, "WebP"),
+            (50002, "JPEG XL"),
+            (52546, "JPEG XL"),
+            (40000, "number 40000"),
+        ],
+    )
+    def test_compressions(self, bits, number, name):
+        data = tiff(b"12345678", bits=bits, compression=number)
+        with pytest.raises(
+            ImageError, match=rf"given: samples of .* in compression {name} are not"
+        ):
+            decode(data)
+
+    def test_of_deep_grey(self):
+        data = tiff(b"12345678", bits=16, compression=34712, t258=16, t262=1, t277=1, t339=1)
+        with pytest.raises(ImageError, match="samples of 16 bits in compression JPEG 2000 are not"):
+            decode(data)
+
+    @pytest.mark.parametrize(
+        ("photometric", "extra", "said"),
+        [
+            ("separated", ["unassalpha"], "CMYK with extra channels, are not read"),
+            ("rgb", ["unspecified", "unassalpha"], "RGB with extra channels, are not read"),
+        ],
+    )
+    def test_channels(self, photometric, extra, said):
+        buffer = io.BytesIO()
+        options = {"photometric": photometric, "extrasamples": extra, "planarconfig": "contig"}
+        tifffile.imwrite(buffer, pixels((4, 6, 5)), **options)
+        with pytest.raises(ImageError, match=f"given: samples of 8, 8, 8, 8, 8 bits, {said}"):
+            decode(buffer.getvalue())
