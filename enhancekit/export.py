@@ -16,7 +16,6 @@ from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.exported import Description, open_exported, with_description
 from enhancekit.inference.graph import whole_graph
 from enhancekit.inference.loading import load
-from enhancekit.inference.network import resolve_config
 from enhancekit.plugins import host
 
 __all__ = ["TOLERANCE", "export"]
@@ -66,9 +65,6 @@ def export(
     path = Path(path)
     if path.suffix != ".onnx":
         raise OptionError(f"an ONNX file is called .onnx, not {path.name!r}")
-    entry = host().enhancers.get(name)
-    if entry.spec.target:
-        raise OptionError(f"{entry} is a function, not a network; only networks can be exported")
     enhancer = load(
         name,
         device="cpu",
@@ -78,8 +74,13 @@ def export(
         pretrained=pretrained,
         **(options or {}),
     )
-    backbone, _ = resolve_config(entry, options or {})
+    entry = enhancer.entry
     module: Any = enhancer.module
+    if module is None or not entry.spec.backbone:
+        raise OptionError(
+            f"{entry} is no network of a registered backbone; only networks can be exported"
+        )
+    backbone = host().backbones.get(entry.spec.backbone)
     model, has_context = whole_graph(
         module,
         global_context=backbone.spec.global_context,

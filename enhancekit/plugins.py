@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import threading
 import traceback
 import warnings
@@ -110,6 +112,7 @@ class Host:
         self._given = given
         self._lock = threading.RLock()
         self._statuses: list[PluginStatus] | None = None
+        self._discovering = False
         self.backbones = Registry[BackboneSpec]("backbone", *self._sources("backbone"))
         self.blocks = Registry[BlockSpec]("block", *self._sources("block"))
         self.losses = LossRegistry("loss", *self._sources("loss"))
@@ -127,7 +130,16 @@ class Host:
         """
         with self._lock:
             if self._statuses is None:
-                self._statuses = self._discover()
+                if self._discovering:
+                    raise PluginError(
+                        "a plugin asks for what is registered while its hooks are called; it can "
+                        "do so when its targets are"
+                    )
+                self._discovering = True
+                try:
+                    self._statuses = self._discover()
+                finally:
+                    self._discovering = False
             return self._statuses
 
     def _sources(
@@ -187,10 +199,12 @@ class Host:
         plugin: object | None = None
         try:
             _refuse_taken(provider, taken)
-            plugin = load()
-            deprecations = _deprecations(manager, plugin, provider)
-            manager.check_pending()
-            entries = [e for kind in KINDS for e in _entries(manager, plugin, kind, provider)]
+            # what a plugin prints would stand in the middle of our own output
+            with contextlib.redirect_stdout(sys.stderr):
+                plugin = load()
+                deprecations = _deprecations(manager, plugin, provider)
+                manager.check_pending()
+                entries = [e for kind in KINDS for e in _entries(manager, plugin, kind, provider)]
             _refuse_nothing_or_repeated(entries)
         except (Exception, SystemExit) as error:  # noqa: BLE001  one bad plugin never stops others
             if plugin is not None and manager.get_plugin(provider.plugin) is plugin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import warnings
@@ -43,6 +44,15 @@ def enhancekit_enhancers():
 @hookimpl
 def enhancekit_schemes():
     yield SchemeSpec(name="orbit-scheme", summary="A scheme", target="nowhere:load")
+"""
+CIRCLING = """
+import enhancekit
+from enhancekit import BlockSpec, hookimpl
+
+@hookimpl
+def enhancekit_blocks():
+    for entry in enhancekit.blocks.list():
+        yield BlockSpec(name=entry.spec.name + "-two", summary="s", role="residual", target="x:y")
 """
 GOOD = [{"name": "good", "role": "residual", "target": "{code}:Good"}]
 HEAD = "from enhancekit import BlockSpec, LossSpec, hookimpl\n"
@@ -480,3 +490,18 @@ def test_a_source_checkout_gives_its_version(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     found = [f.provider for f in discovery.find_plugins() if f.provider.plugin == "meteor"]
     assert [str(provider) for provider in found] == ["meteor-plugin 3.4"]
+
+
+def test_a_hook_that_asks_for_what_is_registered(make_plugin):
+    make_plugin(CIRCLING)
+    reset()
+    with pytest.warns(PluginWarning, match="asks for what is registered while its hooks"):
+        (found,) = [s for s in host().statuses() if s.provider.plugin == "orbit"]
+    assert found.status == "failed"
+
+
+def test_what_a_plugin_prints_stands_not_in_our_output(make_plugin, cli):
+    make_plugin("print('hello')\n" + hook("print('again')", f"yield {block('one')}"))
+    done = cli("list", "blocks", "--json")
+    assert "one" in [b["name"].split(":")[-1] for b in json.loads(done.out)]
+    assert done.err == "hello\nagain\n"

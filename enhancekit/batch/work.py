@@ -20,7 +20,7 @@ from enhancekit.imaging.pictures import check_fits, check_output, write
 from enhancekit.imaging.reading import decode, decode_frames
 from enhancekit.inference.device import precision_name
 from enhancekit.inference.enhancer import Enhancer
-from enhancekit.inference.loading import load
+from enhancekit.inference.loading import find_scheme, load
 from enhancekit.weights import normalised
 
 __all__ = ["Job", "Plan", "Settings", "crew_of", "said_of", "sha256_of"]
@@ -105,9 +105,11 @@ class Plan:
 
     def settings(self, loaded: Enhancer) -> Settings:
         """Return what shapes the outputs, as it stands in the manifest."""
+        provider = loaded.entry.provider
         return Settings(
             loaded.entry.qualified_name,
-            str(loaded.entry.provider),
+            # what a file is called changes nothing
+            provider.version if find_scheme(self.enhancer) else str(provider),
             self._weights_hash(loaded),
             normalised(
                 {
@@ -127,7 +129,7 @@ class Plan:
     def _weights_hash(self, loaded: Enhancer) -> str | None:
         if self.weights is None:
             shipped = loaded.entry.spec.weights
-            return shipped.sha256 if shipped else None
+            return shipped.sha256 if shipped else loaded.file_sha256
         try:
             return sha256_of(self.weights)
         except OSError as error:

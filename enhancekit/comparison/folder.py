@@ -147,7 +147,7 @@ def _labels(enhancers: Sequence[Enhancer]) -> list[str]:
     entries = [e.entry for e in enhancers]
     names = [entry.qualified_name for entry in entries]
     return [
-        name if names.count(name) == 1 else f"{name} ({entry.provider.distribution})"
+        name if names.count(name) == 1 else f"{name} ({entry.provider})"
         for name, entry in zip(names, entries, strict=True)
     ]
 

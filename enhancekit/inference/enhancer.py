@@ -69,6 +69,8 @@ class Enhancer:
         Why that one.
     engine : str
         What computes the network, ``"torch"`` unless another was asked for.
+    file_sha256 : str or None
+        SHA-256 of the file of weights that a scheme such as ``file:`` loaded.
 
     Examples
     --------
@@ -98,6 +100,7 @@ class Enhancer:
         self.precision = precision
         self.precision_reason = precision_reason
         self.engine = engine
+        self.file_sha256: str | None = None
         self._run = run
         self._saved_as = saved_as
 

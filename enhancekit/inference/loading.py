@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from enhancekit.inference.device import choose_precision
 from enhancekit.inference.enhancer import Enhancer, check_control
 from enhancekit.inference.network import (
     build_network,
+    parameters_of,
     refuse_unknown_options,
     resolve_config,
     weights_config,
@@ -35,7 +37,7 @@ from enhancekit.registry import Entry
 from enhancekit.specs import EnhancerSpec, SchemeSpec
 from enhancekit.weights import Card
 
-__all__ = ["find_scheme", "load"]
+__all__ = ["find_scheme", "load", "load_entry"]
 
 
 def load(
@@ -106,7 +108,30 @@ def load(
         scheme, place = found
         how = {"device": device, "precision": precision, "tile": tile, "engine": engine}
         return _load_from(scheme, place, how, options)
-    entry = host().enhancers.get(name)
+    return load_entry(
+        host().enhancers.get(name),
+        device=device,
+        precision=precision,
+        tile=tile,
+        weights=weights,
+        pretrained=pretrained,
+        engine=engine,
+        options=options,
+    )
+
+
+def load_entry(
+    entry: Entry[EnhancerSpec],
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    tile: str | int | None = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    pretrained: bool = True,
+    engine: str = "auto",
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Enhancer:
+    """Load what an entry of the registry describes, or one made like it; see `load`."""
     where, other = choose_place(engine, device)
     if entry.spec.target:
         if other is not None:
@@ -158,8 +183,10 @@ def find_scheme(name: str) -> tuple[Entry[SchemeSpec], str] | None:
 def _load_from(
     scheme: Entry[SchemeSpec], place: str, how: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Enhancer:
-    known = [n for n in list(inspect.signature(scheme.target()).parameters)[1:] if n not in how]
-    refuse_unknown_options(scheme, options, known)
+    parameters = parameters_of(scheme)
+    if parameters is not None:
+        known = [p.name for p in parameters[1:] if p.name not in how]
+        refuse_unknown_options(scheme, options, known)
     made = scheme.create(place, **how, **options)
     if not isinstance(made, Enhancer):
         raise PluginError(f"{scheme} made a {type(made).__name__}, not an Enhancer")
@@ -205,7 +232,10 @@ def _load_function(
 
 def _check_options(entry: Entry[EnhancerSpec], config: Mapping[str, Any]) -> None:
     """Refuse options and controls that a function does not take, and text for a number."""
-    parameters = list(inspect.signature(entry.target()).parameters.values())[1:]
+    parameters = parameters_of(entry)
+    if parameters is None:
+        return
+    del parameters[:1]  # the picture
     known = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
     if known == parameters:
         names = sorted(p.name for p in known)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from enhancekit.errors import OptionError, PluginError, WeightsError
 from enhancekit.plugins import host
@@ -17,7 +18,13 @@ from enhancekit.registry import Entry
 from enhancekit.specs import BackboneSpec, EnhancerSpec, SizeRequirements
 from enhancekit.weights import Card, how_to_get, load_weights, shipped
 
-__all__ = ["build_network", "refuse_unknown_options", "resolve_config", "weights_config"]
+__all__ = [
+    "build_network",
+    "parameters_of",
+    "refuse_unknown_options",
+    "resolve_config",
+    "weights_config",
+]
 
 
 def resolve_config(
@@ -86,6 +93,11 @@ def build_network(
         module = backbone.create(**config)
     if not isinstance(module, nn.Module):
         raise PluginError(f"{backbone} made a {type(module).__name__}, not a torch.nn.Module")
+    if any(isinstance(p, UninitializedParameter) for p in module.parameters()):
+        raise PluginError(
+            f"the network of {backbone} has lazy layers, whose weights have no shape yet; give "
+            "their channels"
+        )
     needs = getattr(module, "size_requirements", None)
     if not isinstance(needs, SizeRequirements):
         raise PluginError(
@@ -110,8 +122,25 @@ def build_network(
     return module, card
 
 
+def parameters_of(entry: Entry[Any]) -> list[inspect.Parameter] | None:
+    """Give what a spec's target takes; ``None`` for one written in C that doesn't tell.
+
+    Raises
+    ------
+    PluginError
+        If it cannot be called at all.
+    """
+    target = entry.target()
+    if not callable(target):
+        raise PluginError(f"{entry} names {entry.spec.target!r}, which cannot be called")
+    try:
+        return list(inspect.signature(target).parameters.values())
+    except ValueError:
+        return None
+
+
 def _defaults(backbone: Entry[BackboneSpec]) -> dict[str, Any]:
-    parameters = inspect.signature(backbone.target()).parameters.values()
+    parameters = parameters_of(backbone) or ()
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
@@ -128,10 +157,10 @@ def _plain_defaults() -> Iterator[None]:
 
 
 def _refuse_unknown(backbone: Entry[BackboneSpec], config: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(backbone.target()).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+    parameters = parameters_of(backbone)
+    if parameters is None or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         return
-    refuse_unknown_options(backbone, config, list(parameters))
+    refuse_unknown_options(backbone, config, [p.name for p in parameters])
 
 
 def refuse_unknown_options(

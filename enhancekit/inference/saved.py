@@ -10,11 +10,12 @@ from typing import Any
 
 from enhancekit.errors import UnknownNameError, WeightsError
 from enhancekit.inference.enhancer import Enhancer
-from enhancekit.inference.loading import load
+from enhancekit.inference.loading import load_entry
+from enhancekit.inference.network import resolve_config, weights_config
 from enhancekit.plugins import host
 from enhancekit.registry import Entry, Provider
-from enhancekit.specs import LOAD_ARGUMENTS
-from enhancekit.weights import Card, read_card
+from enhancekit.specs import LOAD_ARGUMENTS, EnhancerSpec
+from enhancekit.weights import Card, normalised, read_card
 
 __all__ = ["load_saved", "of_card"]
 
@@ -71,20 +72,31 @@ def of_card(path: Path, place: str, scheme: str, source: str, how: dict[str, Any
     card = read_card(path)
     if taken := sorted(card.config.keys() & set(LOAD_ARGUMENTS)):
         raise WeightsError(f"{place}: {', '.join(taken)} in its config are no options")
-    made = load(_registered(card, place), weights=path, **how, **card.config)
-    # not the weights the plugin ships, as whoever notes where a picture is from must see
-    spec = replace(made.entry.spec, weights=None)
-    version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    made.entry = Entry(spec, Provider(scheme, source, version), "enhancer")
+    found = _registered(card, place)
+    # neither the weights its plugin ships nor the config it has by now
+    spec = replace(found.spec, weights=None, config=card.config)
+    made = load_entry(replace(found, spec=spec), weights=path, **how)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    made.file_sha256 = digest
+    made.entry = Entry(spec, Provider(scheme, source, digest[:12]), "enhancer")
     return made
 
 
-def _registered(card: Card, place: str) -> str:
-    """Find the enhancer a card names, first in the plugin that has its network."""
-    plugin = card.backbone.partition(":")[0]
+def _registered(card: Card, place: str) -> Entry[EnhancerSpec]:
+    """Find the enhancer a card names: of several plugins', the one with the card's config.
+
+    If none has it, the one in the plugin that has the network.
+    """
+    enhancers, plugin = host().enhancers, card.backbone.partition(":")[0]
+    for entry in enhancers.list():
+        if entry.spec.name == card.name and entry.spec.backbone:
+            backbone, config = resolve_config(entry, {})
+            same = normalised(weights_config(backbone, config)) == normalised(card.config)
+            if same and backbone.qualified_name == card.backbone:
+                return entry
     for name in (f"{plugin}:{card.name}", card.name):
-        if name in host().enhancers:
-            return name
+        if name in enhancers:
+            return enhancers.get(name)
     raise UnknownNameError(
         f"{place} holds weights of {card.name!r} with the network {card.backbone!r}, but no "
         f"installed plugin has that enhancer; install the plugin {plugin!r}"

@@ -18,6 +18,7 @@ from enhancekit.errors import DataError
 from enhancekit.inference.device import precision_name
 from enhancekit.pages import data_address, document
 from enhancekit.plain import to_json
+from enhancekit.plugins import host
 from enhancekit.training.evaluation import Evaluation, Sample
 
 __all__ = ["Strip", "as_dict", "as_markdown", "measure", "write_report"]
@@ -71,6 +72,8 @@ def _labelled(evaluations: Sequence[Evaluation]) -> list[tuple[str, Evaluation]]
     for e in evaluations:
         given = [f"{name}={value}" for name, value in {**e.options, **e.controls}.items()]
         given += [] if e.weights is None else [str(e.weights)]
+        provider = e.enhancer.entry.provider
+        given += [str(provider)] if provider.plugin in host().schemes else []
         names.append(" ".join((e.enhancer.entry.qualified_name, *given)))
         count = names.count(names[-1])
         labels.append(f"{names[-1]} #{count}" if count > 1 else names[-1])

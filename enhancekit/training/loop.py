@@ -26,8 +26,10 @@ from enhancekit.errors import DataError, NonFiniteError, PluginError, RecipeErro
 from enhancekit.inference.apply import apply_network, blaming
 from enhancekit.inference.device import choose_device
 from enhancekit.inference.network import build_network, resolve_config, weights_config
-from enhancekit.plain import to_json
+from enhancekit.plain import first_line, to_json
 from enhancekit.plugins import host
+from enhancekit.registry import Entry
+from enhancekit.specs import BackboneSpec
 from enhancekit.training.batches import Batch, Batches, Group, seeded
 from enhancekit.training.checkpoint import load_checkpoint, save_checkpoint
 from enhancekit.training.objective import Objective
@@ -40,7 +42,7 @@ from enhancekit.training.pairs import (
     sound_pairs,
 )
 from enhancekit.training.recipe import Clean, Data, Optimiser, Recipe
-from enhancekit.training.records import Records
+from enhancekit.training.records import Records, are_empty
 from enhancekit.training.synthetic import SHRINKING
 from enhancekit.training.validation import validate
 from enhancekit.weights import Card, save_weights
@@ -214,7 +216,7 @@ class Trainer:
         )
         self.objective: Any
         self.objective, self.optimiser = self.fabric.setup(objective, optimiser)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.average = _copied(self.network, self.backbone).eval().requires_grad_(False)
         self.skipped: list[str] = []
         skipped = self.skipped if recipe.data.skip_broken else None
         pairs, self.held_out = split_pairs(recipe.data, skipped)
@@ -381,7 +383,7 @@ class Trainer:
                 zip(self.average.buffers(), self.network.buffers(), strict=True),
             )
             for value, theirs in pairs:
-                if value.is_floating_point():
+                if value.is_floating_point() or value.is_complex():
                     mean = torch.lerp(value, theirs, 1 - decay)
                     value.copy_(mean.where(value != theirs, theirs))  # a mask may hold infinity
                 else:
@@ -449,6 +451,17 @@ def _fabric(recipe: Recipe, device: torch.device) -> Fabric:
     return fabric
 
 
+def _copied(network: nn.Module, backbone: Entry[BackboneSpec]) -> nn.Module:
+    try:
+        return copy.deepcopy(network)
+    except Exception as error:  # what can't be copied says so in many ways
+        raise PluginError(
+            f"the network of {backbone} cannot be copied, which its moving average needs "
+            f"({first_line(error)}); keep nothing computed in its modules (torch.nn.utils."
+            "parametrizations.weight_norm instead of torch.nn.utils.weight_norm, say)"
+        ) from error
+
+
 def _losses(texts: list[str], options: dict[str, dict[str, Any]]) -> list[nn.Module]:
     named = {name for text in texts for _, name in parse(text)}
     if unknown := sorted(set(options) - named):
@@ -471,7 +484,8 @@ def _refuse_run_in(folder: Path, checkpoint: Path) -> None:
             f"{folder} already holds a run; continue it with --resume, or set run.out"
         )
     for name in ("last.safetensors", "best.safetensors", "metrics.csv"):
-        if (folder / name).is_file():
+        path = folder / name
+        if path.is_file() and not (name == "metrics.csv" and are_empty(path)):
             raise RecipeError(
                 f"{folder} already holds {name} of a run that stopped before its first "
                 "checkpoint; set run.out, or remove the folder"

@@ -68,7 +68,9 @@ class Objective(nn.Module):
 
 
 def _scalar(loss: nn.Module, output: Tensor, target: Tensor) -> Tensor:
-    value: object = loss(output, target)
+    # autocast is for the network; sums in 16 bits lose the very differences a loss is about
+    with torch.autocast(output.device.type, enabled=False):
+        value: object = loss(output.float(), target)
     if isinstance(loss, CompositeLoss):
         for part, gave in zip(loss.losses, loss.last.values(), strict=True):
             _refuse_shape(part, gave)

@@ -18,9 +18,14 @@ from enhancekit.errors import DataError
 from enhancekit.plugins import host
 from enhancekit.training.recipe import Recipe
 
-__all__ = ["Records"]
+__all__ = ["Records", "are_empty"]
 
 _FIELDS = ("step", "name", "value")
+
+
+def are_empty(metrics: Path) -> bool:
+    """Tell whether a ``metrics.csv`` holds no figure yet, as that of a run that failed at once."""
+    return metrics.read_bytes().split() == [",".join(_FIELDS).encode()]
 
 
 class Records:

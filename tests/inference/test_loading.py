@@ -331,3 +331,32 @@ class TestControlsOfFunctions:
         make_plugin(code=self.CODE, enhancers=[{**self.SPEC, "controls": {"glow": (0.0, 1.0)}}])
         with pytest.raises(PluginError, match=r"orbit:toned .*controls its target has not: glow"):
             enhancekit.load("toned")
+
+
+class TestOddTargets:
+    def test_what_cannot_be_called(self, make_plugin):
+        make_plugin(enhancers=[{"name": "pi", "task": "t", "target": "math:pi"}])
+        with pytest.raises(PluginError, match=r"pi .*names 'math:pi', which cannot be called"):
+            enhancekit.load("pi")
+
+    def test_one_that_does_not_tell_what_it_takes(self, make_plugin, dark):
+        make_plugin(enhancers=[{"name": "max", "task": "t", "target": "builtins:max"}])
+        with pytest.raises(PluginError, match=r"max .*failed"):
+            enhancekit.load("max").enhance(dark)
+
+    def test_layers_without_a_shape_yet(self, make_plugin):
+        code = """
+            import enhancekit, torch
+            class Net(torch.nn.Module):
+                size_requirements = enhancekit.SizeRequirements(halo=0)
+                def __init__(self):
+                    super().__init__()
+                    self.conv = torch.nn.LazyConv2d(3, 1)
+        """
+        make_plugin(
+            code=code,
+            backbones=[{"name": "lazy", "target": "{code}:Net"}],
+            enhancers=[{"name": "late", "task": "t", "backbone": "lazy"}],
+        )
+        with pytest.raises(PluginError, match=r"orbit:lazy .*has lazy layers"):
+            enhancekit.load("late", pretrained=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from PIL import Image
 
 import enhancekit
-from enhancekit.errors import OptionError, UnknownNameError, WeightsError
+from enhancekit.batch import enhance_folder
+from enhancekit.errors import OptionError, PluginError, UnknownNameError, WeightsError
+from enhancekit.export import export
 from enhancekit.weights import read_card, save_weights
 
 CONFIG = {"width": 4, "counts": (1, 1), "device": "cpu"}
@@ -47,6 +50,65 @@ def test_how_it_is_loaded_may_be_said(path):
     assert enhancer.precision == torch.bfloat16
     with pytest.raises(OptionError, match="has no option width"):
         enhancekit.load(f"file:{path}", width=8)
+
+
+def test_an_enhancer_that_has_got_another_config_since(tmp_path):
+    assert "block_options" in enhancekit.enhancers.get("mfnn-denoise").spec.config
+    made = enhancekit.load(
+        "mfnn-denoise", pretrained=False, width=4, counts=(1, 1), block_options={}, device="cpu"
+    )
+    made.save(tmp_path / "new.safetensors")
+    card = read_card(tmp_path / "new.safetensors")
+    before = {k: v for k, v in card.config.items() if k != "block_options"}
+    state = made.module.state_dict()
+    save_weights(tmp_path / "old.safetensors", state, replace(card, config=before))
+    again = enhancekit.load(f"file:{tmp_path / 'old.safetensors'}")
+    assert again.module.trunks[0].blocks[0].conv1.out_channels == 4
+    assert again.entry.spec.config == before
+
+
+def test_of_two_of_a_name_the_one_with_its_config(make_plugin, tmp_path):
+    for name, width in (("one", 4), ("two", 6)):
+        config = {"width": width, "counts": (1, 1)}
+        spec = {"name": "net", "task": name, "backbone": "mfnn:mfnn", "config": config}
+        make_plugin(name=name, distribution=f"the-{name}", enhancers=[spec])
+    for name in ("one", "two"):
+        enhancekit.load(f"{name}:net", pretrained=False).save(tmp_path / "a.safetensors")
+        assert enhancekit.load(f"file:{tmp_path / 'a.safetensors'}").entry.spec.task == name
+
+
+def test_a_folder_is_not_done_again_for_another_spelling(path, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "in" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    statuses = []
+    for name in (f"file:{path}", "file:mine.safetensors"):
+        (result,) = enhance_folder("in", "out", name, device="cpu", overwrite="stale")
+        statuses.append(result.status)
+    assert statuses == ["done", "kept"]
+    record = json.loads((tmp_path / "out/manifest.jsonl").read_text().splitlines()[0])
+    assert record["weights_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_info_shows_its_own_config(cli, path):
+    done = cli("info", f"file:{path}", "--json")
+    assert json.loads(done.out)["config"]["width"] == 4
+
+
+def test_it_is_exported(trained, path, tmp_path, monkeypatch):
+    given = []
+
+    def translated(module, **how):
+        given.append((module.state_dict(), how["controls"]))
+        raise PluginError("far enough")  # translating takes long, and is tested elsewhere
+
+    monkeypatch.setattr("enhancekit.export.whole_graph", translated)
+    with pytest.raises(PluginError, match="far enough"):
+        export(f"file:{path}", tmp_path / "a.onnx")
+    ((state, controls),) = given
+    assert controls == ("exposure",)
+    for name, value in trained.module.state_dict().items():
+        assert torch.equal(state[name], value)
 
 
 def test_a_network_nobody_has(path, tmp_path):

@@ -790,6 +790,34 @@ class Divides(Block):
     def forward(self, x):
         return x + self.conv(x) * (1.0 if self.training else torch.nan)
 
+class Turning(Block):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.turn = nn.Parameter(torch.full((1, channels, 1, 1), 1 + 0.1j))
+
+    def forward(self, x):
+        return super().forward(x) * self.turn.real + 0.1 * self.turn.imag
+
+class Normed(Block):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.conv.kept = self.conv.weight * 1  # as the old weight_norm keeps what it computed
+
+class Failing(Block):
+    def forward(self, x):
+        raise ValueError("not today") if self.training else None
+
+class Typed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.ones(1, 3, 3, 3) / 27)
+
+    def forward(self, output, target):
+        assert output.dtype == target.dtype == torch.float32
+        smooth = nn.functional.conv2d(output, self.weight)
+        assert smooth.dtype == torch.float32
+        return (smooth - nn.functional.conv2d(target, self.weight)).abs().mean()
+
 class Counting(nn.Module):
     def __init__(self):
         super().__init__()
@@ -811,9 +839,14 @@ class TestOddParts:
 
     @pytest.fixture(autouse=True)
     def odd(self, make_plugin):
-        names = ("Frozen", "Masked", "Tied", "InPlace", "Divides")
+        names = (
+            "Frozen", "Masked", "Tied", "InPlace", "Divides", "Turning", "Normed", "Failing",
+        )  # fmt: skip
         blocks = [{"name": n.lower(), "role": "residual", "target": f"{{code}}:{n}"} for n in names]
-        losses = [{"name": n.lower(), "target": f"{{code}}:{n}"} for n in ("Counting", "Unshaped")]
+        losses = [
+            {"name": n.lower(), "target": f"{{code}}:{n}"}
+            for n in ("Counting", "Unshaped", "Typed")
+        ]
         make_plugin(name="odd", code=ODD, blocks=blocks, losses=losses)
 
     def with_block(self, recipe, name, **sections):
@@ -852,6 +885,24 @@ class TestOddParts:
         path = tmp_path / "run/last.safetensors"
         again = enhancekit.load("mfnn-lite", weights=path, **options).module.trunks[0].blocks[0]
         assert torch.equal(again.again.weight, averaged)
+
+    def test_complex_weights_are_averaged(self, recipe):
+        trainer, _ = train(self.with_block(recipe, "turning", optim={"ema": 0.9}))
+        average, now = (n.trunks[0].blocks[0].turn for n in (trainer.average, trainer.network))
+        assert (now - (1 + 0.1j)).abs().max() > (average - (1 + 0.1j)).abs().max() > 0
+
+    def test_losses_are_computed_in_32_bits(self, recipe):
+        train(self.with_block(recipe, "tied", run={"precision": "bf16"}, loss="odd:typed"))
+
+    def test_a_network_that_cannot_be_copied(self, recipe):
+        with pytest.raises(PluginError, match=r"network of .*mfnn:mfnn .*cannot be copied"):
+            Trainer(self.with_block(recipe, "normed"), device="cpu")
+
+    def test_what_failed_at_once_is_tried_again_in_its_folder(self, recipe):
+        for _ in range(2):
+            with pytest.raises(PluginError, match="not today"):
+                train(self.with_block(recipe, "failing"))
+        train(recipe())
 
     def test_the_backward_pass_is_told_of(self, recipe):
         with pytest.raises(PluginError, match=r"failed in the backward pass .*\(2, 3, 24, 24\): "):
