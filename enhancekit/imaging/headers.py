@@ -76,6 +76,8 @@ def check_png(file: BinaryIO) -> None:
     file.seek(8)
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
+        if name == b"IEND":
+            return
         if not (name[:1].isupper() or name in _DRAWN):  # a small letter: not critical
             file.seek(length + 4, 1)
             continue
@@ -89,8 +91,6 @@ def check_png(file: BinaryIO) -> None:
                 f"damaged: the checksum of its chunk {name.decode('latin-1')!r} at byte {start:,} "
                 "is wrong"
             )
-        if name == b"IEND":
-            return
 
 
 def avif_bits(file: BinaryIO) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -32,6 +33,10 @@ def folder(tmp_path):
         Image.fromarray(pixels).save(home / name)
     (home / "broken.jpg").write_bytes(b"no picture")
     return home
+
+
+def digest_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def loaded(*names):
@@ -115,7 +120,7 @@ class TestFolder:
         _, results = compare_folder(folder, loaded(*names, "gamma"), include=["bright.png"])
         (result,) = results
         assert [v.name for v in result.versions[1:]] == [
-            *(f"file:mfnn-lite ({file})" for file in files),
+            *(f"file:mfnn-lite ({file} {digest_of(file)[:12]})" for file in files),
             "builtin:gamma",
         ]
         with pytest.raises(OptionError, match="twice"):
