@@ -10,6 +10,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+import torch
 
 import enhancekit
 from enhancekit.errors import ImageError, OptionError
@@ -536,25 +537,56 @@ def test_a_cut_is_followed_at_once(identity):
     np.testing.assert_allclose(chosen, [20, 20, 20, 120, 120, 60], atol=0.01)
 
 
+class Wanting:
+    """An enhancer that makes every picture grey."""
+
+    def __init__(self, identity):
+        self.entry = identity.entry
+
+    def run(self, pictures):
+        return torch.full_like(pictures, 0.5)
+
+
+def steadied(identity, values, elapsed=0.04):
+    steady = SteadyExposure(Wanting(identity), seconds=1.0)
+    return [steady(np.full((8, 8, 3), value, np.uint8), elapsed) for value in values]
+
+
 def test_a_slow_change_is_followed_slowly(identity):
-    steady = SteadyExposure(identity, seconds=1.0)
     values = np.linspace(60, 120, 100).astype(int)
-    chosen = [steady(np.full((48, 64, 3), v, np.uint8), 0.04) * 255 for v in values]
-    assert max(np.diff(chosen)) < 1
-    assert chosen[0] < 61
-    assert chosen[-1] > 95
-    last = [steady(np.full((48, 64, 3), 120, np.uint8), 0.04) * 255 for _ in range(100)][-1]
-    assert last == pytest.approx(120, rel=0.08)
+    chosen = steadied(identity, [*values, *[120] * 100])
+    assert chosen[0] == pytest.approx(0.5, abs=1e-3)
+    assert max(np.abs(np.diff(chosen))) < 0.006
+    assert 0.53 < chosen[99] < 0.65
+    assert chosen[-1] == pytest.approx(0.5, abs=0.03)
+
+
+def test_noise_moves_nothing(identity):
+    noisy = (60, 61, 59, 60, 61, 60)
+    chosen = steadied(identity, noisy)
+    assert len({round(c, 6) for c, value in zip(chosen, noisy, strict=True) if value == 60}) == 1
+
+
+def test_a_fade_to_black_stays_one(identity):
+    values = [80] * 10 + [round(80 * (1 - i / 20)) for i in range(1, 21)] + [0] * 10
+    chosen = steadied(identity, values)
+    assert np.all(np.diff(chosen[10:]) <= 0)
+    assert chosen[20] < 0.4
+    assert chosen[27] < 0.2
+    assert chosen[-1] < 0.001
+
+
+def test_after_black_all_is_as_before(identity):
+    chosen = steadied(identity, [80, 80, 30, 0, 0, 0, 30, 80, 80])
+    assert chosen[-1] == pytest.approx(chosen[0], abs=0.02)
 
 
 def test_the_rate_of_frames_does_not_matter(identity):
     def after_two_seconds(rate):
-        steady = SteadyExposure(identity, seconds=1.0)
-        for i in range(2 * rate):
-            chosen = steady(np.full((8, 8, 3), 60 + 60 * i // (2 * rate), np.uint8), 1 / rate)
-        return chosen * 255
+        values = [60 + 60 * i // (2 * rate) for i in range(2 * rate)]
+        return steadied(identity, values, 1 / rate)[-1]
 
-    assert after_two_seconds(10) == pytest.approx(after_two_seconds(50), abs=1.5)
+    assert after_two_seconds(10) == pytest.approx(after_two_seconds(50), abs=0.01)
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path, identity):

@@ -126,7 +126,9 @@ class Exposure(nn.Module):
             mean = self.curve(thumbnail, middle).mean(dim=(1, 2, 3), keepdim=True)
             low = torch.where(mean < target, middle, low)
             high = torch.where(mean < target, high, middle)
-        return (low + high) / 2
+        # nothing brightens black; the network makes grey of it where it is told of a large gain
+        black = thumbnail.amax(dim=(1, 2, 3), keepdim=True) <= 0
+        return torch.where(black, 0.0, (low + high) / 2)
 
     def predict(self, thumbnail: Tensor) -> Tensor:
         """Predict the brightness, shape (N,), a good picture of the scene would have."""

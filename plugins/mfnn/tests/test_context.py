@@ -7,6 +7,7 @@ import torch
 from enhancekit_mfnn.context import Exposure, NoiseLevel
 from enhancekit_mfnn.network import MFNN
 
+import enhancekit
 from enhancekit.training.batches import Batch
 
 
@@ -110,6 +111,11 @@ class TestExposure:
         assert thumbnail.dtype == torch.float32
         if size == (48, 48):
             assert torch.equal(thumbnail, whole.float())
+
+    @pytest.mark.parametrize("name", ["mfnn", "mfnn-lite"])
+    def test_black_stays_black(self, name):
+        picture = torch.zeros(1, 3, 48, 64)
+        assert float(enhancekit.load(name, device="cpu").enhance(picture).mean()) < 1 / 255
 
     @pytest.mark.parametrize("wanted", [0.05, 0.2, 0.45, 0.7, 0.95])
     def test_solve_reaches_the_wanted_mean(self, block, wanted):
