@@ -101,7 +101,7 @@ def check_loss(
     Examples
     --------
     >>> [o.status for o in check_loss("charbonnier")]
-    ['passed', 'passed', 'passed', 'passed', 'passed', 'passed']
+    ['passed', 'passed', 'passed', 'passed', 'passed', 'passed', 'passed']
     """
     return run_checks(LossCase(name, **case), expected_failed_checks)
 

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from enhancekit.errors import ConformanceError
 from enhancekit.testing.cases import LossCase, NotApplicable
+from enhancekit.testing.devices import require_one_device
 from enhancekit.testing.refusal import refused
 from enhancekit.testing.samples import extreme, noise, smooth
 
 __all__ = [
     "LOSS_CHECKS",
+    "computes_on_one_device",
     "finite_on_extremes",
     "gradient_is_true",
     "inputs_are_untouched",
@@ -184,6 +186,13 @@ def refuses_unequal_shapes(case: LossCase) -> None:
         refused(case.entry, lambda: loss(output, reference.mean(dim=1, keepdim=True)))
 
 
+def computes_on_one_device(case: LossCase) -> None:
+    """Require that its constants go where it goes, as buffers do."""
+    loss = case.make()
+    pair = _pair(case)
+    require_one_device(case.entry, loss, lambda: loss(*pair))
+
+
 LOSS_CHECKS = (
     zero_at_identity,
     gradient_is_true,
@@ -191,4 +200,5 @@ LOSS_CHECKS = (
     finite_on_extremes,
     inputs_are_untouched,
     refuses_unequal_shapes,
+    computes_on_one_device,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import safetensors.torch
@@ -10,33 +11,59 @@ from torch import Tensor, nn
 
 from enhancekit.errors import ConformanceError
 from enhancekit.testing.cases import BackboneCase, BlockCase, NotApplicable
+from enhancekit.testing.devices import require_one_device
 from enhancekit.testing.samples import noise, seeded
 
 __all__ = [
     "MODULE_CHECKS",
+    "alike",
+    "batch_equals_singles",
+    "computes_on_one_device",
+    "copies",
     "deterministic_in_eval",
     "gradient_reaches_every_parameter",
     "input_is_untouched",
     "pickles",
+    "repeatable",
     "state_round_trip",
+    "takes_channels_last",
 ]
 
 ModuleCase = BlockCase | BackboneCase
+DRAWS = 20
+"""How often a network that leaves out parts at random is tried in training."""
 
 
-def _input(case: ModuleCase, module: nn.Module) -> Tensor:
+def _input(case: ModuleCase, module: nn.Module, n: int = 2) -> Tensor:
     """Give pictures, or for a block features of either sign."""
     if isinstance(case, BlockCase):
-        return noise(2, case.widths[0], 8, 9) - 0.5
+        return noise(n, case.widths[0], 8, 9) - 0.5
     needs = getattr(module, "size_requirements", None)
     multiple = getattr(needs, "multiple_of", 1)
     side = -(-max(8, getattr(needs, "minimum", 1)) // multiple) * multiple
-    return noise(2, case.channels, side, side + multiple)
+    return noise(n, case.channels, side, side + multiple)
 
 
 def _result(case: ModuleCase, module: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
     with torch.no_grad(), seeded(seed):
         return case.apply(module, x.clone())
+
+
+def _repeats(case: ModuleCase, module: nn.Module) -> bool:
+    x = _input(case, module)
+    results = []
+    for seed in range(2):
+        _result(case, module, 0.5 * (seed + 1) * x.flip(3))
+        results.append(_result(case, module, x, seed))
+    return torch.equal(*results)
+
+
+def repeatable(case: ModuleCase) -> nn.Module:
+    """Make it, if it gives the same again; what makes a difference cannot be told otherwise."""
+    module = case.make()
+    if not _repeats(case, module):
+        raise NotApplicable("it gives another result each time; see deterministic_in_eval")
+    return module
 
 
 def gradient_reaches_every_parameter(case: ModuleCase) -> None:
@@ -46,24 +73,29 @@ def gradient_reaches_every_parameter(case: ModuleCase) -> None:
     if not trained:
         raise NotApplicable("it has no parameters to train")
     x = _input(case, module)
-    for seed in range(3):  # a rectifier or dropout may shut one picture off
-        with seeded(seed):
-            done = case.apply(module, x + 0.1 * seed)  # also keeps x from being changed in place
-        generator = torch.Generator().manual_seed(seed)
-        weight = torch.randn(done.shape, generator=generator)  # or the gradients of pixels cancel
-        torch.autograd.backward([(done * weight).sum()])
     own_loss = getattr(module, "context_loss", None)
     if isinstance(case, BackboneCase) and callable(own_loss):
         # what decides on the whole picture may be trained by itself, as the trainer does
         own = own_loss(x, x.flip(0))
         if own.requires_grad:
             torch.autograd.backward([own])
-    without = [k for k, p in trained if p.grad is None or not bool(p.grad.any())]
-    if without:
-        raise ConformanceError(
-            f"no gradient reaches {', '.join(without)} of {case.entry}; use them in forward, "
-            "remove them, or register them as buffers"
-        )
+    without = [k for k, _ in trained]
+    for seed in range(DRAWS):  # a rectifier, dropout or stochastic depth may shut one picture off
+        with seeded(seed):
+            # the sum also keeps x from being changed in place
+            done = case.apply(module, x + 0.1 * (seed % 3))
+        if not done.requires_grad:
+            continue
+        generator = torch.Generator().manual_seed(seed)
+        weight = torch.randn(done.shape, generator=generator)  # or the gradients of pixels cancel
+        torch.autograd.backward([(done * weight).sum()])
+        without = [k for k, p in trained if p.grad is None or not bool(p.grad.any())]
+        if not without:
+            return
+    raise ConformanceError(
+        f"no gradient reaches {', '.join(without)} of {case.entry}; use them in forward, "
+        "remove them, or register them as buffers"
+    )
 
 
 def state_round_trip(case: ModuleCase) -> None:
@@ -89,13 +121,7 @@ def state_round_trip(case: ModuleCase) -> None:
 
 def deterministic_in_eval(case: ModuleCase) -> None:
     """Require the same result again in eval mode, whatever was random or computed between."""
-    module = case.make()
-    x = _input(case, module)
-    results = []
-    for seed in range(2):
-        _result(case, module, 0.5 * (seed + 1) * x.flip(3))
-        results.append(_result(case, module, x, seed))
-    if not torch.equal(*results):
+    if not _repeats(case, case.make()):
         raise ConformanceError(
             f"{case.entry} gives another result when called again in eval mode; dropout and noise "
             "must depend on self.training, and forward must not change its own state"
@@ -131,8 +157,72 @@ def pickles(case: ModuleCase) -> None:
         raise ConformanceError(f"{case.entry} gives another result after pickling")
 
 
+def copies(case: ModuleCase) -> None:
+    """Require that it can be copied, as training does for its moving average."""
+    module = case.make()
+    try:
+        again = copy.deepcopy(module)
+    except Exception as error:
+        raise ConformanceError(
+            f"{case.entry} cannot be copied, as training does for its moving average: {error}; "
+            "keep nothing computed from parameters as an attribute, as torch.nn.utils.weight_norm "
+            "does; normalise weights in forward"
+        ) from error
+    x = _input(case, module)
+    if not _close(_result(case, module, x), _result(case, again, x)):
+        raise ConformanceError(f"{case.entry} gives another result after copying")
+
+
+def batch_equals_singles(case: ModuleCase) -> None:
+    """Require that a picture's result does not depend on the others of its batch."""
+    module = repeatable(case)
+    x = _input(case, module, 3) * torch.tensor([0.1, 0.5, 1.0]).view(3, 1, 1, 1)
+    together = _result(case, module, x)
+    singly = torch.cat([_result(case, module, one[None]) for one in x])
+    if not alike(together, singly):
+        raise ConformanceError(
+            f"{case.entry} gives a picture another result in a batch than alone; take means and "
+            "the like over the dimensions (1, 2, 3), never over the batch"
+        )
+
+
+def takes_channels_last(case: ModuleCase) -> None:
+    """Require the same result in torch's other layout, which the pipeline and training use."""
+    module = repeatable(case)
+    x = _input(case, module)
+    wanted = _result(case, module, x)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    advice = "use reshape instead of view, and indices instead of strides"
+    try:
+        done = _result(case, module, x.contiguous(memory_format=torch.channels_last))
+    except ConformanceError:
+        raise
+    except Exception as error:
+        raise ConformanceError(
+            f"{case.entry} fails in torch.channels_last, the layout of the pipeline and of "
+            f"training: {type(error).__name__}: {error}; {advice}"
+        ) from error
+    if not alike(done, wanted):
+        raise ConformanceError(
+            f"{case.entry} gives another result in torch.channels_last, the layout of the pipeline "
+            f"and of training; {advice}"
+        )
+
+
+def computes_on_one_device(case: ModuleCase) -> None:
+    """Require that its constants go where it goes, as buffers do."""
+    module = case.make()
+    x = _input(case, module)
+    require_one_device(case.entry, module, lambda: case.apply(module, x))
+
+
 def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, atol=1e-6)
+
+
+def alike(a: Tensor, b: Tensor) -> bool:
+    """Say whether both are the same but for the rounding of sums in another order."""
+    return a.shape == b.shape and bool((a - b).abs().max() <= 2e-5 * b.abs().max().clamp(min=1))
 
 
 MODULE_CHECKS = (
@@ -141,4 +231,8 @@ MODULE_CHECKS = (
     deterministic_in_eval,
     input_is_untouched,
     pickles,
+    copies,
+    batch_equals_singles,
+    takes_channels_last,
+    computes_on_one_device,
 )

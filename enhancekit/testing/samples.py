@@ -63,8 +63,9 @@ def wake(module: nn.Module, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed + 1000)
     with torch.no_grad():
         for parameter in module.parameters():
-            if parameter.is_floating_point():
+            if parameter.is_floating_point() or parameter.is_complex():
                 fan_in = parameter[0].numel() if parameter.dim() > 1 else 100
-                shake = torch.randn(parameter.shape, generator=generator) * 0.5 / fan_in**0.5
-                parameter.add_(shake.to(parameter))
+                kind = torch.complex64 if parameter.is_complex() else torch.float32
+                drawn = torch.randn(parameter.shape, generator=generator, dtype=kind)
+                parameter.add_((drawn * 0.5 / fan_in**0.5).to(parameter))
     return module.eval()

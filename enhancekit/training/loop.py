@@ -457,8 +457,8 @@ def _copied(network: nn.Module, backbone: Entry[BackboneSpec]) -> nn.Module:
     except Exception as error:  # what can't be copied says so in many ways
         raise PluginError(
             f"the network of {backbone} cannot be copied, which its moving average needs "
-            f"({first_line(error)}); keep nothing computed in its modules (torch.nn.utils."
-            "parametrizations.weight_norm instead of torch.nn.utils.weight_norm, say)"
+            f"({first_line(error)}); keep nothing computed from parameters as an attribute, as "
+            "torch.nn.utils.weight_norm does; normalise weights in forward"
         ) from error
 
 

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from failing import failing
 from torch import nn
 
@@ -91,6 +92,20 @@ class Constant(Mended):
         return 0 * super().each(output, reference)
 
 
+class PlainWeights(Mended):
+    def __init__(self, reduction="mean"):
+        super().__init__(reduction)
+        self.weights = torch.tensor([0.3, 0.6, 0.1]).view(3, 1, 1)
+
+    def each(self, output, reference):
+        return ((output - reference) ** 2 * self.weights).flatten(1).mean(1)
+
+
+class MovedWeights(PlainWeights):
+    def each(self, output, reference):
+        return ((output - reference) ** 2 * self.weights.to(output)).flatten(1).mean(1)
+
+
 LOSSES = {
     "zero_at_identity": (NotZero, r"gives 0\.01 for equal pictures; .* zero_at_identity=False"),
     "gradient_is_true": (Detached, r"small steps measure .*; a part of it is detached"),
@@ -98,6 +113,7 @@ LOSSES = {
     "finite_on_extremes": (RootAtZero, r"\(black\) against a reference \(black\); .* under roots"),
     "inputs_are_untouched": (LossInPlace, r"instead of `x -= y`"),
     "refuses_unequal_shapes": (Broadcasting, "raise .*OptionError where"),
+    "computes_on_one_device": (PlainWeights, r"stays on the CPU \(weights\); .*register_buffer"),
 }
 
 
@@ -177,7 +193,7 @@ def name_of(made):
 class Plugin:
     @hookimpl
     def enhancekit_losses(self):
-        others = (Mended, NoGradient, NotEach, NotReduced, Constant)
+        others = (Mended, MovedWeights, NoGradient, NotEach, NotReduced, Constant)
         for made in (*others, *(b for b, _ in LOSSES.values())):
             target = f"{__name__}:{made.__name__}"
             yield LossSpec(name=name_of(made), summary="x", target=target)
@@ -223,8 +239,9 @@ class TestLoss:
     def test_other_ways_to_break_it(self, made, check, said):
         assert said in failing(LossCase(f"kit:{name_of(made)}"))[check]
 
-    def test_mended(self):
-        assert {o.status for o in check_loss("kit:mended")} == {"passed"}
+    @pytest.mark.parametrize("name", ["mended", "moved-weights"])
+    def test_mended(self, name):
+        assert {o.status for o in check_loss(f"kit:{name}")} == {"passed"}
 
     def test_what_does_not_claim_zero_is_not_held_to_it(self):
         assert failing(LossCase("kit:not-zero", zero_at_identity=False)) == {}

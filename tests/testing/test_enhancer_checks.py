@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from failing import failing
 from torch import nn
 
@@ -84,6 +85,17 @@ class HiddenMean(Net):
         return super().forward(x) * (0.5 + x.mean(dim=(1, 2, 3), keepdim=True)).clamp(max=1)
 
 
+class Pooling(Net):
+    def __init__(self):
+        super().__init__()
+        self.size_requirements = SizeRequirements(halo=2)
+
+    def forward(self, x):
+        height, width = x.shape[2:]
+        pooled = F.avg_pool2d(F.pad(x, (0, width % 2, 0, height % 2)), 2)
+        return super().forward(F.interpolate(pooled, scale_factor=2.0)[..., :height, :width])
+
+
 class DeafContext(Net):
     def context(self, whole, exposure=None):
         return super().context(whole)
@@ -129,7 +141,7 @@ def name_of(made):
 class Plugin:
     @hookimpl
     def enhancekit_backbones(self):
-        for made in {Net, NoControl, *(b for b, _ in BROKEN.values())}:
+        for made in {Net, NoControl, Pooling, *(b for b, _ in BROKEN.values())}:
             if isinstance(made, type):
                 yield BackboneSpec(
                     name=name_of(made),
@@ -140,7 +152,14 @@ class Plugin:
 
     @hookimpl
     def enhancekit_enhancers(self):
-        for made in {mended, remembering, Net, NoControl, *(b for b, _ in BROKEN.values())}:
+        for made in {
+            mended,
+            remembering,
+            Net,
+            NoControl,
+            Pooling,
+            *(b for b, _ in BROKEN.values()),
+        }:
             is_network = isinstance(made, type)
             yield EnhancerSpec(
                 name=name_of(made),
@@ -197,6 +216,12 @@ def test_a_control_that_the_network_does_not_take(case):
     found = failing(case(NoControl))
     assert set(found) == {"controls_are_true"}
     assert "`context` must take exposure=" in found["controls_are_true"]
+
+
+def test_a_grid_that_is_not_declared(case):
+    found = failing(case(Pooling))
+    assert set(found) == {"tiled_equals_whole"}
+    assert "in tiles of 25 pixels than whole" in found["tiled_equals_whole"]
 
 
 def test_what_is_kept_from_one_picture_to_the_next_is_seen(case):

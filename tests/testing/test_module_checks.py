@@ -64,6 +64,40 @@ class LooksFurther(Mended):
     halo = 1
 
 
+class Pooling(Mended):
+    halo = 5
+
+    def forward(self, x):
+        height, width = x.shape[2:]
+        padded = F.pad(x, (0, width % 2, 0, height % 2))
+        done = super().forward(F.avg_pool2d(padded, 2))
+        return x + F.interpolate(done, scale_factor=2.0)[..., :height, :width]
+
+
+class Windowed(Mended):
+    """Means over windows, laid from one side or from the middle."""
+
+    halo = 9
+    centred = False
+
+    def forward(self, x):
+        height, width = x.shape[2:]
+        rows, columns = -height % 8, -width % 8
+        above, before = (rows // 2, columns // 2) if self.centred else (0, 0)
+        padded = F.pad(x, (before, columns - before, above, rows - above))
+        means = F.interpolate(F.avg_pool2d(padded, 8), scale_factor=8.0)
+        return super().forward(x) + means[..., above:, before:][..., :height, :width]
+
+
+class WindowedFromTheMiddle(Windowed):
+    centred = True
+
+
+class Darkening(Mended):
+    def forward(self, x):
+        return super().forward(x) * torch.linspace(1, 0.5, x.shape[3], device=x.device)
+
+
 class HiddenSpread(Mended):
     def forward(self, x):
         return super().forward(x) * x.detach().std(dim=(1, 2, 3), keepdim=True, correction=0)
@@ -83,10 +117,106 @@ class Idle(Mended):
 class Unsaved(Mended):
     def __init__(self, channels):
         super().__init__(channels)
-        self.gain = torch.rand(channels, 1, 1)
+        self.gain = float(torch.rand(()))
 
     def forward(self, x):
         return super().forward(x) * self.gain
+
+
+class Complex(Mended):
+    """Looks further, once its gain is no longer the zero it starts with."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.gain = nn.Parameter(torch.zeros(channels, 1, 1, dtype=torch.complex64))
+
+    def forward(self, x):
+        return super().forward(x) + (x.roll(5, 3) * self.gain).real
+
+
+class Stochastic(Mended):
+    def forward(self, x):
+        return x if self.training and torch.rand(()) < 0.5 else super().forward(x)
+
+
+class Detached(Mended):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
+class KeepingComputed(Mended):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.norm = [self.conv1.weight.norm()]
+
+
+class MixingBlock(Mended):
+    def forward(self, x):
+        return x + self.conv2(self.conv1(x - x.mean(dim=0, keepdim=True)).relu())
+
+
+class Viewing(Mended):
+    halo = None
+
+    def forward(self, x):
+        return super().forward(x) * (1 + x.view(len(x), -1).mean(dim=1)).view(-1, 1, 1, 1)
+
+
+class ViewingWeights(Mended):
+    def forward(self, x):
+        return super().forward(x) * self.conv1.weight.view(-1).norm()
+
+
+class Strided(Mended):
+    halo = None
+
+    def forward(self, x):
+        _, channels, height, width = x.shape
+        strides = (channels * height * width, height * width, width, 1)
+        return super().forward(torch.as_strided(x, x.shape, strides))
+
+
+class PlainTensor(Mended):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.gain = torch.full((channels, 1, 1), 0.5)
+
+    def forward(self, x):
+        return super().forward(x) * self.gain
+
+
+class PlainKernels(Mended):
+    """Its convolution is given what was made of a tensor in a list, in the type of its input."""
+
+    halo = 3
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.kernels = [torch.full((1, 1, 3, 3), 1 / 9)]
+
+    def forward(self, x):
+        kernel = self.kernels[0].to(x.dtype).expand(x.shape[1], 1, 3, 3)
+        return F.conv2d(super().forward(x), kernel, padding=1, groups=x.shape[1])
+
+
+class MadeInForward(Mended):
+    def forward(self, x):
+        return super().forward(x) + torch.zeros(x.shape)
+
+
+class Movable(Mended):
+    """Has no buffers, and yet nothing that would fail on another device."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.gain = torch.full((channels, 1, 1), 0.5)
+        self.number = torch.tensor(0.5)
+        self.order = torch.arange(channels)
+
+    def forward(self, x):
+        made = torch.ones(1, device=x.device) + x.new_zeros(1) + torch.ones(1).to(x.device)
+        gain = self.number * self.gain.to(x) + self.gain.type_as(x)
+        return super().forward(x)[:, self.order] * gain * made
 
 
 class Dropping(Mended):
@@ -120,6 +250,11 @@ BLOCKS = {
     "deterministic_in_eval": (Dropping, r"self\.training"),
     "input_is_untouched": (InPlace, "no inplace=True on the first layer"),
     "pickles": (Lambda, "keep no lambda"),
+    "alike_everywhere": (Pooling, r"begins or ends elsewhere \(by 1\), .*declare halo = None"),
+    "copies": (KeepingComputed, r"cannot be copied, .*; keep nothing computed from parameters"),
+    "batch_equals_singles": (MixingBlock, "never over the batch"),
+    "takes_channels_last": (Viewing, r"channels_last, .*: RuntimeError: .*; use reshape instead"),
+    "computes_on_one_device": (PlainTensor, r"on the CPU \(gain\); .* by register_buffer"),
 }
 
 
@@ -188,6 +323,43 @@ class FaintlyFurther(Net):
         return super().forward(x + 1e-6 * x.roll(9, 2))
 
 
+class Pooled(Net):
+    def __init__(self):
+        super().__init__()
+        self.size_requirements = SizeRequirements(halo=4)
+
+    def forward(self, x):
+        height, width = x.shape[2:]
+        pooled = F.avg_pool2d(F.pad(x, (0, width % 2, 0, height % 2)), 2)
+        done = self.body(F.interpolate(pooled, scale_factor=2.0))
+        return (x + 0.1 * done[..., :height, :width]).clamp(0, 1)
+
+
+class NetStrided(Net):
+    def __init__(self):
+        super().__init__(halo=None)
+
+    def forward(self, x):
+        _, channels, height, width = x.shape
+        strides = (channels * height * width, height * width, width, 1)
+        return super().forward(torch.as_strided(x, x.shape, strides))
+
+
+class NetPlainTensor(Net):
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.full((3, 1, 1), 0.5)
+
+    def forward(self, x):
+        return super().forward(x) * self.gain
+
+
+class NetKeepingComputed(Net):
+    def __init__(self):
+        super().__init__()
+        self.norm = [self.conv.weight.norm()]
+
+
 class SmallHalo(Net):
     def __init__(self):
         super().__init__(halo=0)
@@ -221,7 +393,7 @@ class HiddenMean(Net):
 
 class Vignette(Net):
     def forward(self, x):
-        return super().forward(x) * torch.linspace(1, 0.9, x.shape[3])
+        return super().forward(x) * torch.linspace(1, 0.9, x.shape[3], device=x.device)
 
 
 class ThirtyTwoBits(Net):
@@ -246,7 +418,7 @@ class NetIdle(Net):
 class NetUnsaved(Net):
     def __init__(self):
         super().__init__()
-        self.gain = torch.rand(3, 1, 1)
+        self.gain = float(torch.rand(()))
 
     def forward(self, x):
         return super().forward(x) * self.gain
@@ -259,7 +431,7 @@ class InDoubles(Net):
 
 class NetDropping(Net):
     def forward(self, x):
-        noise = 1e-5 * torch.rand(1) if len(x) < 3 and x.shape[2] < 24 else 0
+        noise = 1e-5 * torch.rand(()) if len(x) < 3 and x.shape[2] < 24 else 0
         return super().forward(x * (1 - noise))
 
 
@@ -294,8 +466,14 @@ BACKBONES = {
     "deterministic_in_eval": (NetDropping, r"self\.training"),
     "input_is_untouched": (NetInPlace, "changes its input in place"),
     "pickles": (NetLambda, "keep no lambda"),
+    "copies": (NetKeepingComputed, "keep nothing computed from parameters"),
+    "takes_channels_last": (NetStrided, "another result in torch.channels_last"),
+    "computes_on_one_device": (NetPlainTensor, r"on the CPU \(gain\)"),
 }
-OTHERS = (Net, Context, AveragedContext, BlindContext, Odd, SmallHalo, Everywhere, HiddenMean)
+OTHERS = (
+    *(Net, Context, AveragedContext, BlindContext, Odd, SmallHalo, Everywhere, HiddenMean),
+    Pooled,
+)
 
 
 def name_of(made):
@@ -312,6 +490,17 @@ class Plugin:
             HalfAPixel,
             HiddenSpread,
             HiddenNeighbour,
+            Windowed,
+            WindowedFromTheMiddle,
+            Darkening,
+            Complex,
+            Stochastic,
+            Detached,
+            ViewingWeights,
+            Strided,
+            PlainKernels,
+            MadeInForward,
+            Movable,
             *(b for b, _ in BLOCKS.values()),
         ):
             target = f"{__name__}:{made.__name__}"
@@ -366,8 +555,38 @@ class TestBlock:
     def test_what_is_detached_is_seen_all_the_same(self, name, said):
         assert said in failing(BlockCase(f"kit:hidden-{name}"))["halo_is_true"]
 
-    def test_mended(self):
-        assert {o.status for o in check_block("kit:mended")} == {"passed"}
+    @pytest.mark.parametrize("made", [Windowed, WindowedFromTheMiddle, Darkening])
+    def test_what_depends_on_the_place_is_seen(self, made):
+        assert set(failing(BlockCase(f"kit:{name_of(made)}"))) == {"alike_everywhere"}
+
+    def test_a_complex_parameter_that_starts_at_zero_hides_nothing(self):
+        found = failing(BlockCase("kit:complex"))
+        assert "looks 5 pixels far" in found["halo_is_true"]
+
+    def test_what_passes_no_gradient_is_refused(self):
+        found = failing(BlockCase("kit:detached"))
+        said = "no gradient reaches conv1.weight, conv1.bias, conv2.weight, conv2.bias of block"
+        assert said in found["gradient_reaches_every_parameter"]
+
+    @pytest.mark.parametrize("made", [ViewingWeights, Strided])
+    def test_weights_and_strides_in_the_other_layout(self, made):
+        assert set(failing(BlockCase(f"kit:{name_of(made)}"))) == {"takes_channels_last"}
+
+    @pytest.mark.parametrize(
+        ("made", "said"),
+        [
+            (PlainKernels, r"conv2d is given a tensor that stays on the CPU (kernels)"),
+            (MadeInForward, r"add is given a tensor that stays on the CPU (made in forward)"),
+        ],
+    )
+    def test_other_tensors_that_stay_on_the_cpu(self, made, said):
+        found = failing(BlockCase(f"kit:{name_of(made)}"))
+        assert set(found) == {"computes_on_one_device"}
+        assert said in found["computes_on_one_device"]
+
+    @pytest.mark.parametrize("name", ["mended", "stochastic", "movable"])
+    def test_mended(self, name):
+        assert {o.status for o in check_block(f"kit:{name}")} == {"passed"}
 
     def test_other_roles_are_described(self):
         with pytest.raises(
@@ -419,6 +638,7 @@ class TestBackbone:
             (Odd, "multiple_of=1, minimum=1, .*; declare multiple_of=2, minimum=2"),
             (SmallHalo, "declares halo=0, .* looks 3 pixels far; declare halo=3"),
             (SmallHalo, "in tiles of 24 pixels than whole"),
+            (Pooled, "in tiles of 25 pixels than whole, .*multiple_of on whose grid it pools"),
             (BlindContext, "context_grid = 0, .*or leave context_grid out"),
             (HiddenMean, "looks at least 512 pixels far"),
             (Everywhere, r"looks at least 512 pixels far; declare halo=None, or global_context"),

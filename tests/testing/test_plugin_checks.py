@@ -27,11 +27,19 @@ class backends:
         benchmark = False
 def get_default_dtype():
     return "torch.float32"
-enabled_in_stand_in = True
 def is_grad_enabled():
-    return enabled_in_stand_in
+    return True
 def are_deterministic_algorithms_enabled():
     return False
+class Drawn(list):
+    tolist = list.copy
+threads, precision, drawn = 4, "highest", Drawn([1])
+def get_num_threads():
+    return threads
+def get_float32_matmul_precision():
+    return precision
+def get_rng_state():
+    return drawn
 """
 WEIGHTS = """
 from enhancekit import EnhancerSpec, BackboneSpec, WeightsSpec, hookimpl
@@ -90,8 +98,8 @@ def deprecated(monkeypatch):
     monkeypatch.setattr(hookspecs.enhancekit_blocks, "enhancekit_spec", marked)
 
 
-@pytest.fixture
-def torch_stand_in(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def _torch_stand_in(tmp_path, monkeypatch):
     (tmp_path / "stand_in").mkdir()
     (tmp_path / "stand_in" / "torch.py").write_text(TORCH)
     monkeypatch.syspath_prepend(str(tmp_path / "stand_in"))
@@ -116,7 +124,7 @@ def test_every_check_has_a_plugin_that_breaks_it():
 
 
 @pytest.mark.parametrize("check", BROKEN)
-def test_breaking_exactly_one(check, make_plugin, torch_stand_in, request):
+def test_breaking_exactly_one(check, make_plugin, request):
     if check == "uses_no_deprecated_hook":
         request.getfixturevalue("deprecated")
     given, said = BROKEN[check]
@@ -150,17 +158,37 @@ def test_side_effects_of_listing(make_plugin, source, said, tmp_path, monkeypatc
     assert said in failing()["no_side_effects_on_import"]
 
 
-def test_a_global_setting_of_torch(make_plugin, torch_stand_in):
-    # this process imports the code too, and must keep its own torch as it is
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import torch\ntorch.threads = 1", "changes torch's number of threads"),
+        ("import torch\ntorch.precision = 'medium'", "torch.set_float32_matmul_precision"),
+        ("import torch\ntorch.drawn[0] = 2", "changes the state of torch's random numbers"),
+        ("import numpy\nnumpy.random.seed(0)", "changes the state of `numpy.random`"),
+        ("import numpy\nnumpy.seterr(all='ignore')", "changes numpy.seterr"),
+        ("import logging\nlogging.disable(logging.CRITICAL)", "changes logging.disable"),
+        ("import warnings\nwarnings.simplefilter('ignore')", "changes warnings.filters"),
+        ("import sys\nprint('hello', file=sys.stderr)", "prints 'hello'"),
+        ("import os\nos.write(1, b'hello')", "prints 'hello'"),
+    ],
+)
+def test_side_effects_of_the_code(make_plugin, source, said):
+    make_plugin(**{**GOOD, "code": source})
+    # this check alone: others import the code into this process too
+    with pytest.raises(ConformanceError, match=f"importing the code of .*{re.escape(said)}"):
+        checks_of(PluginCase("orbit"))["no_side_effects_on_import"]()
+
+
+def test_what_libraries_say_and_set_is_not_held_against_a_plugin(make_plugin):
     code = """
-    import torch
-    if hasattr(torch, "enabled_in_stand_in"):
-        torch.enabled_in_stand_in = False
-    class Good:
-        pass
+    import logging
+    import warnings
+    logging.getLogger(__name__).warning("there is no driver")
+    warnings.warn("there will be another driver")
+    warnings.filterwarnings("ignore", "a driver")
     """
     make_plugin(**{**GOOD, "code": code})
-    assert "changes gradients enabled" in failing()["no_side_effects_on_import"]
+    checks_of(PluginCase("orbit"))["no_side_effects_on_import"]()
 
 
 def test_a_backbone_that_nobody_registers(make_plugin):
