@@ -17,6 +17,7 @@ from av.audio.stream import AudioStream
 from av.codec import Codec
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
+from av.stream import Disposition
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
@@ -145,10 +146,10 @@ def enhance_video(
         # else what phones say of themselves is left out of these two
         options = {"movflags": "use_metadata_tags"} if kind in _EDITED else {}
         writing = stack.enter_context(av.open(file, "w", format=kind, options=options))
-        video = reading.streams.video[0]
+        video = _film(reading, source)
         scale = enhancer.entry.spec.scale
         encoder = _add_video(writing, video, kept, codec, source, crf=crf, scale=scale)
-        copied = _add_copied(reading, writing, target)
+        copied = _add_copied(reading, writing, video, target)
         total = video.frames or None
         shown = _Shown()
         for item in _items(reading, video, copied, source, edits=kind in _EDITED):
@@ -220,16 +221,23 @@ def _opened(source: Path) -> InputContainer:
     return file
 
 
+def _film(file: InputContainer, source: Path) -> VideoStream:
+    """Give the first stream of pictures that is no cover of a song or film."""
+    for stream in file.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise ImageError(f"{source} has no moving pictures, only sound, a cover or data")
+
+
 def _first_frame(source: Path) -> VideoFrame:
     """Decode one frame, which knows more than the header does."""
     with _opened(source) as file:
-        if not file.streams.video:
-            raise ImageError(f"{source} has no pictures, only sound or data")
+        video = _film(file, source)
         # VP8 and VP9 keep it beside the pictures, where their decoder does not look
-        told = {key.lower(): value for key, value in file.streams.video[0].metadata.items()}
+        told = {key.lower(): value for key, value in video.metadata.items()}
         if told.get("alpha_mode") == "1":
             raise ImageError(_TRANSPARENT.format(source))
-        for frame in file.decode(file.streams.video[0]):
+        for frame in file.decode(video):
             return frame
     raise ImageError(f"{source} holds no frame that can be decoded")
 
@@ -434,13 +442,15 @@ _SPEAKERS = {"1 channels": "mono", "2 channels": "stereo"}
 """Of sound whose file counts its channels, but doesn't name them."""
 
 
-def _add_copied(reading: InputContainer, writing: OutputContainer, target: Path) -> dict[int, Any]:
+def _add_copied(
+    reading: InputContainer, writing: OutputContainer, video: VideoStream, target: Path
+) -> dict[int, Any]:
     """Add what is copied as it is; by index of the stream that it comes from."""
     writing.metadata.update(reading.metadata)
     writing.set_chapters(reading.chapters())
     copied: dict[int, Any] = {}
     for stream in reading.streams:
-        if stream is reading.streams.video[0]:
+        if stream is video:
             continue
         name = stream.codec_context.codec.canonical_name if stream.codec_context else "data"
         if stream.type in ("audio", "subtitle") and name in writing.supported_codecs:

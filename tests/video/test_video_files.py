@@ -490,7 +490,19 @@ class TestRefused:
             frame.sample_rate = 44100
             file.mux(audio.encode(frame))
             file.mux(audio.encode(None))
-        with pytest.raises(ImageError, match="no pictures"):
+        with pytest.raises(ImageError, match="no moving pictures"):
+            enhance_video(tmp_path / "in.mp4", tmp_path / "out.mp4", identity)
+
+    def test_a_song_with_a_cover(self, tmp_path, identity):
+        with av.open(str(tmp_path / "in.mp4"), "w") as file:
+            cover = file.add_stream("mjpeg", rate=1)
+            context = cover.codec_context
+            context.width, context.height, context.pix_fmt = 32, 32, "yuvj420p"
+            cover.disposition = av.stream.Disposition.attached_pic
+            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+            frame.pts = 0
+            file.mux([*cover.encode(frame), *cover.encode(None)])
+        with pytest.raises(ImageError, match="no moving pictures, only sound, a cover"):
             enhance_video(tmp_path / "in.mp4", tmp_path / "out.mp4", identity)
 
 
