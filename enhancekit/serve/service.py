@@ -158,6 +158,7 @@ class Service:
         """Yield what is named, or else everything that can be used as it is installed."""
         if not self.settings.enhancers:
             yield from filter(_is_ready, host().enhancers.list())
+        offered: list[Entry[EnhancerSpec]] = []
         for name in dict.fromkeys(self.settings.enhancers):
             if find_scheme(name):
                 loaded = self._load(name)
@@ -174,7 +175,9 @@ class Service:
                     f"{entry} has no weights, and so cannot be served; name the file of yours: "
                     "file:PATH"
                 )
-            yield entry
+            if entry not in offered:  # by its bare and by its full name, say
+                offered.append(entry)
+                yield entry
 
     def _default(self) -> Entry[EnhancerSpec] | None:
         if self.settings.enhancers:

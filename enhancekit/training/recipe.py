@@ -26,7 +26,7 @@ __all__ = [
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
-Number = Annotated[float, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Weight = Annotated[Number, Field(ge=0.01, le=100)]
 Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]

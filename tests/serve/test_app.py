@@ -461,6 +461,11 @@ class TestAround:
         with pytest.raises(OptionError, match=r"has no weights.*file:PATH"):
             create_app(Settings(enhancers=("mfnn-report",)))
 
+    def test_one_named_twice_is_offered_once(self):
+        with TestClient(create_app(Settings(enhancers=("gamma", "builtin:gamma")))) as client:
+            found = client.get("/v1/enhancers").json()["enhancers"]
+        assert [e["name"] for e in found] == ["builtin:gamma"]
+
     def test_an_unknown_name_stops_the_server_at_once(self):
         with pytest.raises(UnknownNameError, match="nix"):
             create_app(Settings(enhancers=("nix",)))

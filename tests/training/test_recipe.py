@@ -137,6 +137,7 @@ class TestRefused:
             ("data.augment=perhaps", "data.augment: "),
             ("optim.lr=0", "optim.lr: "),
             ("optim.lr=nan", "optim.lr: "),
+            ("optim.eps=inf", "optim.eps: "),
             ("optim.schedule=linear", "optim.schedule: "),
             ("optim.ema=1", "optim.ema: "),
             ("optim.clip=-1", "optim.clip: "),
