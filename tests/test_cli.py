@@ -112,7 +112,9 @@ class TestProcess:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
     def test_terminated_it_clears_away(self, out, number):
         save(out / "a.png", random_picture(1200, 1200))
-        code = "from enhancekit.cli import run; run()"
+        # under nohup it would be ignored, as it should
+        code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        code += "from enhancekit.cli import run; run()"
         words = ["enhance", out / "a.png", "-o", out / "b.png", "-e", NET]
         process = subprocess.Popen([sys.executable, "-c", code, *map(str, words)])
         for _ in range(600):
