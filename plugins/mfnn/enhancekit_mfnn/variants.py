@@ -66,7 +66,7 @@ VARIANTS = (
         controls={"sigma": (0, 50)},
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-denoise.safetensors",
-            sha256="9e6ea40b731cf8510b655ad299a9d78692e109f6cf592f4b28cfbfdacb863d6d",
+            sha256="21d26047f80f99865f0182c165697031aa8aa645c7a941a3c95157506f89e101",
         ),
         train_hint=_TRAIN.format("mfnn-denoise"),
     ),
