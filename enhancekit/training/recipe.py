@@ -26,7 +26,7 @@ __all__ = [
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Number = Annotated[float, Field(strict=True)]
 Weight = Annotated[Number, Field(ge=0.01, le=100)]
 Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
@@ -104,11 +104,11 @@ class Model(_Section):
 class Optimiser(_Section):
     """Adam and its schedule."""
 
-    lr: Annotated[Number, Field(gt=0)] = 1e-3
+    lr: Annotated[Number, Field(gt=0, allow_inf_nan=False)] = 1e-3
     """Largest learning rate."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay of the running moments."""
-    eps: Annotated[Number, Field(gt=0)] = 1e-8
+    eps: Annotated[Number, Field(gt=0, allow_inf_nan=False)] = 1e-8
     """Added to the denominator."""
     weight_decay: Annotated[Number, Field(ge=0)] = 0.0
     """Decoupled weight decay (AdamW) where above 0."""
