@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from enhancekit.atomic import need_replaceable, put_in_place
+from enhancekit.atomic import put_in_place
 from enhancekit.batch.crew import Crew
 from enhancekit.batch.work import Job, Plan, said_of
 from enhancekit.errors import EnhanceKitError, ImageError, OptionError
@@ -75,7 +75,6 @@ def _made(plan: Plan, loaded: Enhancer, job: Job, time_limit: float | None) -> B
     """Make a file; one that is given up may go on, but in a folder that is gone."""
     try:
         place = Path(os.path.realpath(job.target))  # a link stays one
-        need_replaceable(place)
         with tempfile.TemporaryDirectory(
             dir=place.parent, prefix=".enhancekit-", ignore_cleanup_errors=True
         ) as folder:

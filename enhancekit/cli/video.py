@@ -41,7 +41,7 @@ def video(  # noqa: PLR0917
     exposure: Exposure = None,
     mode: Mode = "exact",
     smoothing: Annotated[
-        float, typer.Option(help="Seconds over which the brightness is smoothed; 0: not at all.")
+        float, typer.Option(help="Seconds over which the gain is smoothed; 0: not at all.")
     ] = 1.0,
     crf: Annotated[int, typer.Option(help="Quality of the encoder; 0 is best.")] = 18,
     option: Options = None,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from enhancekit.atomic import replacing
+from enhancekit.atomic import need_replaceable, replacing
 from enhancekit.errors import ImageError, ImageWarning
 from enhancekit.imaging.deep import DEEP_MODES, save_png, text_chunks
 from enhancekit.imaging.formats import SUFFIXES, Encoding, Format
@@ -177,13 +177,15 @@ def check_output(path: Path, encoding: Encoding = _DEFAULT) -> None:
     Raises
     ------
     ImageError
-        If its suffix is unknown, or its folder is missing or not writable.
+        If its suffix is unknown, its folder is missing or not writable, or it is a device or pipe.
     OptionError
         If its format has no such option, or its suffix stands for another format.
     """
     encoding.options(encoding.kind(path))
     try:
         is_folder = path.is_dir()
+        if not is_folder:
+            need_replaceable(path)
     except OSError as error:  # a name that is too long, say
         raise ImageError(f"{path} cannot be written: {error.strerror or error}") from error
     if is_folder:

@@ -86,7 +86,7 @@ def enhance_video(
     strength, mode, controls
         As for `Enhancer.enhance`, for all frames.
     smoothing : float
-        Seconds over which the brightness chosen is smoothed, if the enhancer has the control
+        Seconds over which the gain chosen is smoothed, if the enhancer has the control
         ``exposure`` and `controls` doesn't set it; 0 lets it choose for each frame anew.
     crf : int
         Quality of the encoder, from 0 (best) to 51 (63 for VP9).

@@ -51,8 +51,8 @@ def make(
             hertz = 48000 if sound == "libopus" else 44100
             audio = file.add_stream(sound, rate=hertz)
             audio.metadata["language"] = "deu"
-            for stream, name in zip(file.streams, dispositions, strict=False):
-                stream.disposition = av.stream.Disposition[name]
+            for number, name in enumerate(dispositions):
+                file.streams[number].disposition = av.stream.Disposition[name]
             tone = np.sin(np.arange(hertz * len(frames) // rate) * 0.05).astype(np.float32)
         for i, pixels in enumerate(frames):
             rgb = av.VideoFrame.from_ndarray(
