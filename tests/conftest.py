@@ -72,7 +72,7 @@ def enhancer_of():
         entry = Entry(spec, Provider("acme", "acme-probe", "1.2"), "enhancer")
         return Enhancer(
             entry,
-            lambda source, *rest: iter([Part.whole(run(source.read(), *rest))]),
+            lambda source, *how: iter([Part.whole(run(source.read(), *how[:2]))]),
             device=torch.device("cpu"),
             precision=precision,
         )

@@ -922,6 +922,21 @@ class TestEvaluate:
         assert brightness[0] != brightness[1]
 
     @pytest.mark.parametrize("make", [(), ("--make", "gaussian:25")], ids=["pairs", "made"])
+    def test_mode(self, cli, pairs, make):
+        folder = pairs / "high" if make else pairs
+        given = ("--data", folder, *make, "--metric", "psnr")
+        found = []
+        for mode in ("exact", "best"):
+            done = cli("evaluate", "mfnn-denoise-lite", *given, "--mode", mode, "--json")
+            found += json.loads(done.out)
+        assert [one["mode"] for one in found] == ["exact", "best"]
+        assert [" mode=best" in one["label"] for one in found] == [False, True]
+        exact, best = ([row["psnr"] for row in one["pictures"]] for one in found)
+        assert max(abs(a - b) for a, b in zip(exact, best, strict=True)) > 1e-3
+        done = cli("evaluate", "gamma", *given, "--mode", "best")
+        assert_one_line(done, "builtin:gamma", "is a function")
+
+    @pytest.mark.parametrize("make", [(), ("--make", "gaussian:25")], ids=["pairs", "made"])
     def test_unknown_controls(self, cli, pairs, make):
         folder = pairs / "high" if make else pairs
         done = cli("evaluate", "gamma", "--data", folder, *make, "--control", "sigma=3")

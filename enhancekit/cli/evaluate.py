@@ -12,6 +12,7 @@ from enhancekit.cli.choices import (
     Device,
     HeldOut,
     Json,
+    Mode,
     Options,
     Precision,
     Tile,
@@ -65,6 +66,7 @@ def evaluate(  # noqa: PLR0917
     ] = None,
     option: Options = None,
     control: Control = None,
+    mode: Mode = "exact",
     device: Device = "auto",
     precision: Precision = "auto",
     tile: Tile = "auto",
@@ -104,6 +106,7 @@ def evaluate(  # noqa: PLR0917
             controls,
             options,
             path,
+            mode,
         )
         for name, path in zip(names, own, strict=True)
     ]

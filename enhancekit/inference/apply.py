@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,6 +18,7 @@ from enhancekit.errors import EnhanceKitError, OptionError, OutOfMemoryError, Pl
 from enhancekit.inference.memory import free_memory, peak_bytes
 from enhancekit.inference.parts import NO_MARGINS, Margins, Part, Source, Whole, collect
 from enhancekit.inference.tiling import pad_to, smaller_tile, tile_size, tiles
+from enhancekit.inference.turning import mean_of_turned
 from enhancekit.registry import blame
 from enhancekit.specs import SizeRequirements
 
@@ -107,6 +109,7 @@ def network_parts(
     tile: str | int | None = "auto",
     dtype: torch.dtype = torch.float32,
     controls: Mapping[str, float] | None = None,
+    turned: bool = False,
 ) -> Iterator[Part]:
     """Apply a network to pictures of any size, part by part.
 
@@ -125,6 +128,8 @@ def network_parts(
         Precision of the convolutions; results are float32.
     controls : mapping of str to float, optional
         Handed to the network's context, one value for every picture.
+    turned : bool
+        Give the mean over a tile's eight orientations (see `enhancekit.inference.turning`).
 
     Yields
     ------
@@ -156,7 +161,8 @@ def network_parts(
     def network(part: Tensor, margins: Margins, by: nn.Module = module) -> Tensor:
         with _computing(device, dtype), blaming(part):
             part = part.to(device).contiguous(memory_format=torch.channels_last)
-            done = _own(by, part, arguments, margins)
+            own = partial(_own, by, arguments)
+            done = mean_of_turned(own, part, margins) if turned else own(part, margins)
             return done.to(source.device, torch.float32)
 
     def room() -> int:
@@ -239,7 +245,7 @@ def _bytes_per_pixel(
         return known[dtype]
 
 
-def _own(module: nn.Module, part: Tensor, arguments: Sequence[Tensor], margins: Margins) -> Tensor:
+def _own(module: nn.Module, arguments: Sequence[Tensor], part: Tensor, margins: Margins) -> Tensor:
     """Apply a network to a tile, and give what is the tile's own, without its margins."""
     scale = _needs(module).scale
     top, bottom, left, right = (margin * scale for margin in margins)

@@ -102,7 +102,9 @@ def network_enhancer(
     network = _compiled(module, other, global_context) if other else lambda _: module
     network(dtype)  # what cannot be computed is found now rather than at the first picture
 
-    def run(source: Source, dtype: torch.dtype, controls: Mapping[str, float]) -> Iterator[Part]:
+    def run(
+        source: Source, dtype: torch.dtype, controls: Mapping[str, float], turned: bool
+    ) -> Iterator[Part]:
         return network_parts(
             network(dtype),
             source,
@@ -110,6 +112,7 @@ def network_enhancer(
             tile=tile,
             dtype=dtype,
             controls=controls,
+            turned=turned,
         )
 
     return Enhancer(

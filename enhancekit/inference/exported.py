@@ -133,7 +133,9 @@ def open_exported(
 
     network(dtype)
 
-    def run(source: Source, dtype: torch.dtype, controls: Mapping[str, float]) -> Iterator[Part]:
+    def run(
+        source: Source, dtype: torch.dtype, controls: Mapping[str, float], turned: bool
+    ) -> Iterator[Part]:
         made = network(dtype)
         return network_parts(
             made,
@@ -141,6 +143,7 @@ def open_exported(
             global_context=made.controls is not None,
             tile=tile,
             controls=controls,
+            turned=turned,
         )
 
     return Enhancer(

@@ -223,7 +223,9 @@ def _load_function(
             )
         return torch.from_numpy(np.ascontiguousarray(done)).permute(2, 0, 1)
 
-    def run(source: Source, _dtype: torch.dtype, controls: Mapping[str, float]) -> Iterator[Part]:
+    def run(
+        source: Source, _dtype: torch.dtype, controls: Mapping[str, float], _turned: bool
+    ) -> Iterator[Part]:
         done = torch.stack([one(picture, controls) for picture in source.read()])
         yield Part.whole(done.to(source.device))
 

@@ -240,7 +240,7 @@ class Service:
             return _Model(in_turn, in_turn)
 
         def run(
-            source: Source, _dtype: torch.dtype, controls: Mapping[str, float]
+            source: Source, _dtype: torch.dtype, controls: Mapping[str, float], _turned: bool
         ) -> Iterator[Part]:
             turn = _Turn(self._stages)
             yield Part.whole(self.computer.small(loaded, source.read(), controls, turn.wanted))

@@ -192,6 +192,8 @@ class Evaluation:
         What the enhancer was loaded with over its config.
     weights : Path, optional
         What it was loaded with instead of the shipped ones.
+    mode : str
+        See `Enhancer.enhance`.
     rows : list of dict
         One for every picture measured.
     """
@@ -203,6 +205,7 @@ class Evaluation:
     controls: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     weights: Path | None = None
+    mode: str = "exact"
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, sample: Sample) -> NDArray[np.uint8]:
@@ -235,10 +238,11 @@ class Evaluation:
 
     def _enhanced(self, given: NDArray[Any]) -> NDArray[np.uint8]:
         if given.dtype == np.uint8:
-            done: NDArray[np.uint8] = self.enhancer.enhance(given, **self.controls)
+            done: NDArray[np.uint8] = self.enhancer.enhance(given, mode=self.mode, **self.controls)
             return done
         # unclipped noise leaves the range that enhance() takes from users
-        output = self.enhancer.run(torch.from_numpy(given).permute(2, 0, 1)[None], **self.controls)
+        noisy = torch.from_numpy(given).permute(2, 0, 1)[None]
+        output = self.enhancer.run(noisy, self.mode, **self.controls)
         rounded = (output[0].clamp(0, 1) * 255).round().byte()
         return rounded.permute(1, 2, 0).contiguous().numpy()
 

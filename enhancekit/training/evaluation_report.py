@@ -49,6 +49,7 @@ def as_dict(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
             "distribution": str(e.enhancer.entry.provider),
             "controls": dict(e.controls),
             "options": dict(e.options),
+            "mode": e.mode,
             "weights": None if e.weights is None else _file(e.weights),
             "precision": precision_name(e.enhancer.precision),
             "protocol": e.protocol.name,
@@ -71,6 +72,7 @@ def _labelled(evaluations: Sequence[Evaluation]) -> list[tuple[str, Evaluation]]
     labels: list[str] = []
     for e in evaluations:
         given = [f"{name}={value}" for name, value in {**e.options, **e.controls}.items()]
+        given += [] if e.mode == "exact" else [f"mode={e.mode}"]
         given += [] if e.weights is None else [str(e.weights)]
         provider = e.enhancer.entry.provider
         given += [str(provider)] if provider.plugin in host().schemes else []

@@ -115,7 +115,7 @@ def test_an_enhancer_takes_the_mode(small):
     near, exact = (enhancer.enhance(picture, mode=m).astype(float) for m in ("fast", "exact"))
     assert np.abs(near - exact).max() > 0
     assert np.abs(near - exact).mean() < 2
-    with pytest.raises(OptionError, match="mode is 'exact' or 'fast', not 'quick'"):
+    with pytest.raises(OptionError, match="mode is 'exact', 'fast', 'best', not 'quick'"):
         enhancer.enhance(picture, mode="quick")
     with pytest.raises(OptionError, match=r"spline-x2.*enlarges"):
         enhancekit.load("spline-x2").enhance(picture, mode="fast")
