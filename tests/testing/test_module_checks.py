@@ -56,6 +56,12 @@ class Remembering(Mended):
         return gain * super().forward(x)
 
 
+class Normalised(Mended):
+    def __init__(self, channels):
+        super().__init__(channels)
+        nn.utils.parametrizations.weight_norm(self.conv1)
+
+
 class HalfAPixel(Mended):
     halo = 2.5
 
@@ -501,6 +507,7 @@ class Plugin:
             PlainKernels,
             MadeInForward,
             Movable,
+            Normalised,
             *(b for b, _ in BLOCKS.values()),
         ):
             target = f"{__name__}:{made.__name__}"
@@ -587,6 +594,11 @@ class TestBlock:
     @pytest.mark.parametrize("name", ["mended", "stochastic", "movable"])
     def test_mended(self, name):
         assert {o.status for o in check_block(f"kit:{name}")} == {"passed"}
+
+    def test_weights_that_torch_pickles_in_no_block(self):
+        found = {o.check: o.status for o in check_block("kit:normalised")}
+        assert found.pop("pickles") == "not applicable"
+        assert set(found.values()) == {"passed"}
 
     def test_other_roles_are_described(self):
         with pytest.raises(
