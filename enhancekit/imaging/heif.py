@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -13,6 +14,7 @@ from enhancekit.errors import ImageError
 __all__ = ["is_heif", "open_heif", "save_heif"]
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_FILM = re.compile(rb"mpvd.{4}ftyp", re.DOTALL)
 _SUBSAMPLING = {"4:4:4": "444", "4:2:2": "422", "4:2:0": "420"}
 
 
@@ -42,7 +44,9 @@ def _library() -> ModuleType:
     return pillow_heif
 
 
-def open_heif(file: BinaryIO, check: Callable[[tuple[int, int]], None]) -> tuple[Image.Image, int]:
+def open_heif(
+    file: BinaryIO, check: Callable[[tuple[int, int]], None]
+) -> tuple[Image.Image, int, list[str]]:
     """Decode a HEIC file, upright, after `check` has passed the size its header states.
 
     Returns
@@ -51,6 +55,8 @@ def open_heif(file: BinaryIO, check: Callable[[tuple[int, int]], None]) -> tuple
         Its main picture.
     int
         How many it holds.
+    list of str
+        What it holds beside them that is not read.
 
     Raises
     ------
@@ -64,7 +70,16 @@ def open_heif(file: BinaryIO, check: Callable[[tuple[int, int]], None]) -> tuple
         raise ImageError(f"{bits} bits a channel are not read from HEIC; convert it to 16-bit TIFF")
     picture: Image.Image = opened.to_pillow()
     picture.format = "HEIF"
-    return picture, len(opened)
+    kinds = [kind for kind, found in opened.info.get("aux", {}).items() for _ in found]
+    gain_maps = [kind for kind in kinds if "gainmap" in kind]
+    file.seek(0)
+    beside = (
+        ("its gain map for HDR screens", gain_maps),
+        ("its map of distances", opened.info.get("depth_images")),
+        ("what it holds besides colours, masks say,", len(kinds) > len(gain_maps)),
+        ("the film that a telephone put into it", _FILM.search(file.read())),
+    )
+    return picture, len(opened), [what for what, there in beside if there]
 
 
 def save_heif(picture: Image.Image, file: BinaryIO, options: dict[str, Any]) -> None:

@@ -208,8 +208,9 @@ def _read(file: BinaryIO, where: str, max_pixels: int, *, every: bool) -> Frames
     prefix = file.read(64)
     file.seek(0)
     if is_heif(prefix):
-        main, frames = open_heif(file, check)
+        main, frames, left_out = open_heif(file, check)
         _one_frame(frames, "HEIF", where, every=every)
+        _tell_of_what_is_lost(where, left_out)
         return Frames((_finished(main, where),))
     name = _format_of_bytes(prefix)
     if name == "TIFF":
@@ -315,16 +316,20 @@ def _check_jpeg(data: bytes, where: str) -> None:
     scans, end = _scans(data)
     if scans > _SCANS:
         raise ImageError(f"{scans:,} scans, of which each costs as much as a picture; refused")
-    for there, what in (
+    beside = (
         (
-            b"http://ns.adobe.com/xmp/extension/" in data,
             "the part of its XMP that is longer than 64 KB",
+            b"http://ns.adobe.com/xmp/extension/" in data,
         ),
-        (_has_gain_map(data), "its gain map for HDR screens"),
-        (_FILM.search(data, end), "the film that a telephone put after its end"),
-    ):
-        if there:
-            warnings.warn(f"{where}: {what} is not kept", ImageWarning, stacklevel=3)
+        ("its gain map for HDR screens", _has_gain_map(data)),
+        ("the film that a telephone put after its end", _FILM.search(data, end)),
+    )
+    _tell_of_what_is_lost(where, [what for what, there in beside if there])
+
+
+def _tell_of_what_is_lost(where: str, found: list[str]) -> None:
+    for what in found:
+        warnings.warn(f"{where}: {what} is not kept", ImageWarning, stacklevel=3)
 
 
 def _has_gain_map(data: bytes) -> bool:

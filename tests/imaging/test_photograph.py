@@ -6,6 +6,7 @@ import copy
 import io
 import struct
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -566,6 +567,38 @@ class TestWhatTelephonesAdd:
         assert said_of(jpeg() + mark) == ["its gain map for HDR screens is not kept"]
         told = said_of(of_two_pictures(0) + mark)
         assert told == ["its gain map for HDR screens is not kept"]
+
+    @pytest.fixture
+    def heic(self):
+        pillow_heif = pytest.importorskip("pillow_heif")
+        buffer = io.BytesIO()
+        pillow_heif.from_pillow(picture(64, 64)).save(buffer)
+        return buffer.getvalue()
+
+    def test_a_film_in_heic(self, heic):
+        assert said_of(heic) == []
+        film = struct.pack(">I4s", 8 + len(FILM), b"mpvd") + FILM
+        assert said_of(heic + film) == ["the film that a telephone put into it is not kept"]
+
+    def test_what_else_stands_in_heic(self, heic, monkeypatch):
+        import pillow_heif
+
+        apple = "urn:com:apple:photo:20{}:aux:{}".format
+        aux = {apple(20, "hdrgainmap"): [2], apple(18, "portraiteffectsmatte"): [3]}
+
+        def opened(file, **options):
+            found = pillow_heif.open_heif(file, **options)
+            found.info.update(aux=dict(aux), depth_images=[4])
+            return found
+
+        # no encoder here writes such pictures
+        library = SimpleNamespace(open_heif=opened)
+        monkeypatch.setattr("enhancekit.imaging.heif._library", lambda: library)
+        told = ["its gain map for HDR screens", "its map of distances"]
+        masks = "what it holds besides colours, masks say,"
+        assert said_of(heic) == [f"{what} is not kept" for what in (*told, masks)]
+        del aux[apple(18, "portraiteffectsmatte")]
+        assert said_of(heic) == [f"{what} is not kept" for what in told]
 
     @pytest.mark.parametrize("kind", [0, 0x020001, 0x020002, 0x020003])
     def test_further_pictures(self, kind):
