@@ -65,6 +65,9 @@ _GAIN_MAPS = (b"hdrgm:Version", b"urn:iso:std:iso:ts:21496", b"aux:hdrgainmap")
 _MP_ENTRIES = 0xB002
 """Of the list of the pictures in a JPEG."""
 
+_PATHS = re.compile(rb"8BIM(?:\x07[\xd0-\xff]|[\x08-\x0a].|\x0b[\x00-\xb5])", re.DOTALL)
+"""Photoshop's resources 2000 to 2997, each a path drawn over the picture."""
+
 _FILM = re.compile(rb"\0\0\0.ftyp", re.DOTALL)
 """The first box of one."""
 
@@ -322,6 +325,7 @@ def _check_jpeg(data: bytes, where: str) -> None:
             b"http://ns.adobe.com/xmp/extension/" in data,
         ),
         ("its gain map for HDR screens", _has_gain_map(data)),
+        ("what Photoshop cuts it out by, its clipping path,", _PATHS.search(data)),
         ("the film that a telephone put after its end", _FILM.search(data, end)),
     )
     _tell_of_what_is_lost(where, [what for what, there in beside if there])

@@ -600,6 +600,14 @@ class TestWhatTelephonesAdd:
         del aux[apple(18, "portraiteffectsmatte")]
         assert said_of(heic) == [f"{what} is not kept" for what in told]
 
+    @pytest.mark.parametrize(
+        ("number", "told"), [(1999, 0), (2000, 1), (2047, 1), (2048, 1), (2997, 1), (2998, 0)]
+    )
+    def test_clipping_paths(self, number, told):
+        mark = b"8BIM" + struct.pack(">H", number)
+        said = "what Photoshop cuts it out by, its clipping path, is not kept"
+        assert said_of(jpeg() + mark) == told * [said]
+
     @pytest.mark.parametrize("kind", [0, 0x020001, 0x020002, 0x020003])
     def test_further_pictures(self, kind):
         told = said_of(of_two_pictures(kind))
