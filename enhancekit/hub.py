@@ -226,5 +226,6 @@ def model_card(card: Card, repo: str) -> str:
 def _table(values: Mapping[str, Any]) -> str:
     if not values:
         return ""
-    rows = [f"| {k} | {v if isinstance(v, str) else json.dumps(v)} |" for k, v in values.items()]
-    return "\n".join(["| | |", "|---|---|", *rows])
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+    cells = ([cell.replace("|", r"\|") for cell in row] for row in texts.items())
+    return "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in cells)])

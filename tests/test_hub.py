@@ -246,3 +246,7 @@ class TestModelCard:
         assert data.to_dict().get("license_name") == (licence if wanted == "other" else None)
         assert "| width | 4 |" in text
         assert "## Data" not in text
+
+    def test_a_bar_stays_in_its_cell(self):
+        card = Card(name="net", backbone="acme:net", config={}, figures={"a|b": "--scene '(c|d)'"})
+        assert r"| a\|b | --scene '(c\|d)' |" in model_card(card, "me/net")

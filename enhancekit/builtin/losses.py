@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from enhancekit.errors import OptionError
@@ -28,12 +29,13 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW = 11
 
 
-def same_shape(output: Tensor, reference: Tensor) -> None:
+def same_shape(output: Tensor | NDArray[Any], reference: Tensor | NDArray[Any]) -> None:
     """Refuse to compare pictures of differing shapes, which broadcasting would hide."""
     if output.shape != reference.shape:
         raise OptionError(
             f"output has the shape {tuple(output.shape)} but the reference "
-            f"{tuple(reference.shape)}; losses and metrics compare equal shapes only"
+            f"{tuple(reference.shape)}; losses and metrics compare equal shapes only and never "
+            "resize"
         )
 
 

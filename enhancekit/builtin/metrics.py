@@ -10,20 +10,12 @@ from numpy.typing import NDArray
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from enhancekit.builtin.losses import multi_scale_ssim
+from enhancekit.builtin.losses import multi_scale_ssim, same_shape
 from enhancekit.errors import OptionError
 
 __all__ = ["delta_e", "mae", "ms_ssim", "psnr", "ssim"]
 
 Array = NDArray[np.floating[Any]]
-
-
-def _check(output: Array, reference: Array) -> None:
-    if output.shape != reference.shape:
-        raise OptionError(
-            f"output has the shape {output.shape} but the reference {reference.shape}; metrics "
-            "compare equal shapes only and never resize"
-        )
 
 
 def psnr(output: Array, reference: Array) -> float:
@@ -44,7 +36,7 @@ def psnr(output: Array, reference: Array) -> float:
     >>> psnr(np.zeros((4, 4, 3)), np.full((4, 4, 3), 0.1))
     20.0
     """
-    _check(output, reference)
+    same_shape(output, reference)
     if np.array_equal(output, reference):
         return float("inf")
     value = peak_signal_noise_ratio(
@@ -74,7 +66,7 @@ def ssim(output: Array, reference: Array) -> float:
     >>> ssim(picture, picture)
     1.0
     """
-    _check(output, reference)
+    same_shape(output, reference)
     if min(output.shape[:2]) < 11:
         raise OptionError(f"ssim needs at least 11x11 pixels, not {output.shape[:2]}")
     value = structural_similarity(
@@ -108,7 +100,7 @@ def ms_ssim(output: Array, reference: Array) -> float:
     >>> round(ms_ssim(picture, picture), 6)
     1.0
     """
-    _check(output, reference)
+    same_shape(output, reference)
     tensors = (
         torch.from_numpy(np.ascontiguousarray(a, np.float64)).permute(2, 0, 1)[None]
         for a in (output, reference)
@@ -124,7 +116,7 @@ def mae(output: Array, reference: Array) -> float:
     >>> mae(np.zeros((4, 4, 3)), np.ones((4, 4, 3)))
     1.0
     """
-    _check(output, reference)
+    same_shape(output, reference)
     return float(np.abs(output.astype(np.float64) - reference.astype(np.float64)).mean())
 
 
@@ -136,6 +128,6 @@ def delta_e(output: Array, reference: Array) -> float:
     >>> delta_e(np.zeros((4, 4, 3)), np.zeros((4, 4, 3)))
     0.0
     """
-    _check(output, reference)
+    same_shape(output, reference)
     lab = (rgb2lab(np.clip(a.astype(np.float64), 0, 1)) for a in (reference, output))
     return float(deltaE_ciede2000(*lab).mean())

@@ -82,7 +82,7 @@ def _plain(measured: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": measured["name"].removeprefix("test_"),
         "size": measured["group"],
-        **{f"{key}": measured["stats"][key] for key in keys},
+        **{key: measured["stats"][key] for key in keys},
         **measured["extra_info"],
     }
 

@@ -100,8 +100,8 @@ def _page(results: Sequence[Compared | Failed], title: str) -> str:
         )
         body.append(f'<section class="failed"><h2>Not compared</h2><table>{rows}</table></section>')
     body += [_section(c, number) for number, c in enumerate(compared)]
-    style = asset("viewer.css") + _asset("report.css")
-    script = asset("viewer.js").replace("export class", "class") + _asset("report.js")
+    style = asset("viewer.css") + asset("report.css", __package__)
+    script = asset("viewer.js").replace("export class", "class") + asset("report.js", __package__)
     return document(title, "".join(body), style=style, script=script)
 
 
@@ -174,7 +174,3 @@ def _table(caption: str, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
     )
     head = f"<caption>{caption}</caption>" if caption else ""
     return f'<div class="scroll"><table>{head}<tr><td></td>{heads}</tr>{lines}</table></div>'
-
-
-def _asset(name: str) -> str:
-    return (Path(__file__).parent / name).read_text("utf-8")

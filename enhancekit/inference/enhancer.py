@@ -182,7 +182,7 @@ class Enhancer:
         self._check_mode(mode)
         self._check_controls(controls)
 
-    def run(self, pictures: Tensor, mode: str = "exact", /, **controls: float) -> Tensor:
+    def run(self, pictures: Tensor, *, mode: str = "exact", **controls: float) -> Tensor:
         """Enhance float pictures of shape (N, 3, H, W); the pipeline without its two ends.
 
         `mode` as in `enhance`.
@@ -201,7 +201,7 @@ class Enhancer:
 
     def _parts(self, source: Source, mode: str, controls: Mapping[str, float]) -> Iterator[Part]:
         if mode == "fast":
-            return fast_parts(lambda small: self.run(small, **controls), source)
+            return fast_parts(lambda small: self.run(small, mode="exact", **controls), source)
         return self._finite_parts(source, controls, mode == "best")
 
     def _finite_parts(
@@ -263,17 +263,13 @@ class Enhancer:
             while (part := call(lambda: next(parts, None))) is not None:
                 yield part
 
-        return Enhancer(
-            self.entry,
-            run,
-            card=self.card,
-            module=self.module,
-            device=self.device,
-            precision=self.precision,
-            precision_reason=self.precision_reason,
-            engine=self.engine,
-            saved_as=self._saved_as,
-        )
+        return self.running(run)
+
+    def running(self, run: Run) -> Enhancer:
+        """Return this enhancer with another way of computing."""
+        other = object.__new__(Enhancer)
+        other.__dict__.update(self.__dict__, _run=run)
+        return other
 
     def save(self, path: str | os.PathLike[str], **facts: Any) -> None:
         """Write the network's weights, to be loaded again by ``load(name, weights=path)``.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -184,9 +183,8 @@ def _load_from(
     scheme: Entry[SchemeSpec], place: str, how: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Enhancer:
     parameters = parameters_of(scheme)
-    if parameters is not None:
-        known = [p.name for p in parameters[1:] if p.name not in how]
-        refuse_unknown_options(scheme, options, known)
+    own = parameters and [p for p in parameters[1:] if p.name not in how]
+    refuse_unknown_options(scheme, options, own)
     made = scheme.create(place, **how, **options)
     if not isinstance(made, Enhancer):
         raise PluginError(f"{scheme} made a {type(made).__name__}, not an Enhancer")
@@ -238,13 +236,12 @@ def _check_options(entry: Entry[EnhancerSpec], config: Mapping[str, Any]) -> Non
     if parameters is None:
         return
     del parameters[:1]  # the picture
-    known = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    if known == parameters:
-        names = sorted(p.name for p in known)
-        refuse_unknown_options(entry, config, names)
-        if unused := sorted(set(entry.spec.controls) - set(names)):
+    refuse_unknown_options(entry, config, parameters)
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        names = {p.name for p in parameters}
+        if unused := sorted(set(entry.spec.controls) - names):
             raise PluginError(f"{entry} declares controls its target has not: {', '.join(unused)}")
-    for option in known:
+    for option in parameters:
         value = config.get(option.name, option.default)
         if is_number(option.default) and not is_number(value):
             raise OptionError(f"{entry}: {option.name} is a number, not {value!r}")

@@ -88,7 +88,7 @@ def build_network(
     hint = entry.spec.train_hint
     if pretrained and weights is None and entry.spec.weights is None:
         raise WeightsError(f"{entry} ships no trained weights.{how_to_get(hint)}")
-    _refuse_unknown(backbone, config)
+    refuse_unknown_options(backbone, config, parameters_of(backbone))
     with _plain_defaults():
         module = backbone.create(**config)
     if not isinstance(module, nn.Module):
@@ -156,23 +156,28 @@ def _plain_defaults() -> Iterator[None]:
         torch.set_default_dtype(theirs)
 
 
-def _refuse_unknown(backbone: Entry[BackboneSpec], config: Mapping[str, Any]) -> None:
-    parameters = parameters_of(backbone)
-    if parameters is None or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        return
-    refuse_unknown_options(backbone, config, [p.name for p in parameters])
-
-
 def refuse_unknown_options(
-    entry: Entry[Any], given: Mapping[str, Any], known: Sequence[str]
+    entry: Entry[Any], given: Mapping[str, Any], parameters: Sequence[inspect.Parameter] | None
 ) -> None:
     """Refuse options that a target does not have, listing those it has.
+
+    Parameters
+    ----------
+    entry : Entry
+        Whose target it is, for the message.
+    given : mapping of str to object
+        The options.
+    parameters : sequence of inspect.Parameter or None
+        What the target takes, from `parameters_of`; it may take anything.
 
     Raises
     ------
     OptionError
         If there are any.
     """
+    if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = sorted(p.name for p in parameters)
     if unknown := sorted(set(given) - set(known)):
         raise OptionError(
             f"{entry} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}"

@@ -14,9 +14,9 @@ from PIL import Image
 __all__ = ["asset", "data_address", "document"]
 
 
-def asset(name: str) -> str:
-    """Return the text of a file beside this one, e.g. ``"viewer.js"``."""
-    return (resources.files("enhancekit.pages") / name).read_text("utf-8")
+def asset(name: str, package: str = "enhancekit.pages") -> str:
+    """Return the text of a file of a package, e.g. ``"viewer.js"`` of this one."""
+    return (resources.files(package) / name).read_text("utf-8")
 
 
 def data_address(picture: NDArray[np.uint8], side: int, quality: int = 88) -> str:

@@ -33,8 +33,11 @@ OPTIONS = {
 }
 """Options that every enhancer has; further ones are its controls."""
 
+MODES = ("exact", "fast")
+"""A request cannot ask for the eight times of "best"."""
+
 _CHOICES = {
-    "mode": ("exact", "fast"),
+    "mode": MODES,
     "lossless": ("false", "true"),
 }
 """Values of the options that `Encoding` does not check."""

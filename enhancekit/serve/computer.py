@@ -121,7 +121,7 @@ class Computer:
         GivenUpError
             If it is not wanted any more.
         """
-        alone = partial(enhancer.run, pictures, **controls)
+        alone = partial(enhancer.run, pictures, mode="exact", **controls)
         call = _Small(wanted, alone, enhancer, pictures, dict(controls))
         return self._done(call)  # type: ignore[no-any-return]
 
@@ -184,7 +184,9 @@ class Computer:
     def _compute_together(self, calls: list[_Small]) -> bool:
         first = calls[0]
         try:
-            done = first.enhancer.run(torch.cat([c.pictures for c in calls]), **first.controls)
+            done = first.enhancer.run(
+                torch.cat([c.pictures for c in calls]), mode="exact", **first.controls
+            )
         except Exception:  # noqa: BLE001  whose fault it is shows when each is computed alone
             return False
         self.batches += 1

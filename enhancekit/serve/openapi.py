@@ -7,7 +7,7 @@ from typing import Any
 
 from enhancekit._version import __version__
 from enhancekit.registry import Entry
-from enhancekit.serve.asked import MEDIA_TYPES, OPTIONS
+from enhancekit.serve.asked import MEDIA_TYPES, MODES, OPTIONS
 from enhancekit.serve.problems import MEDIA_TYPE
 from enhancekit.serve.settings import Settings
 from enhancekit.specs import EnhancerSpec
@@ -16,7 +16,7 @@ __all__ = ["description"]
 
 _SCHEMAS: dict[str, dict[str, Any]] = {
     "strength": {"type": "number", "minimum": 0, "maximum": 1, "default": 1},
-    "mode": {"enum": ["exact", "fast"], "default": "exact"},
+    "mode": {"enum": list(MODES), "default": MODES[0]},
     "quality": {"type": "integer", "minimum": 1, "maximum": 100},
     "subsampling": {"enum": ["4:4:4", "4:2:2", "4:2:0"]},
     "lossless": {"type": "boolean", "default": False},

@@ -245,16 +245,7 @@ class Service:
             turn = _Turn(self._stages)
             yield Part.whole(self.computer.small(loaded, source.read(), controls, turn.wanted))
 
-        together = Enhancer(
-            loaded.entry,
-            run,
-            card=loaded.card,
-            module=loaded.module,
-            device=loaded.device,
-            precision=loaded.precision,
-            precision_reason=loaded.precision_reason,
-        )
-        return _Model(in_turn, together)
+        return _Model(in_turn, loaded.running(run))
 
     def _in_turn(self, function: Callable[[], Part | None]) -> Part | None:
         """Compute a part of a picture in the thread for that; other pictures come in between."""

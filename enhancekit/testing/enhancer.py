@@ -205,7 +205,7 @@ def controls_are_true(case: EnhancerCase) -> None:
     x = smooth(HEIGHT, WIDTH)
     for name, ends in controls.items():
         try:
-            low, high = (enhancer.run(x, **{name: end}) for end in ends)
+            low, high = (enhancer.run(x, mode="exact", **{name: end}) for end in ends)
         except EnhanceKitError as error:
             raise ConformanceError(
                 f"{case.entry} declares the control {name!r}, but fails when given {ends}: {error}"

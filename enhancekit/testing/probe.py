@@ -1,4 +1,4 @@
-"""Run by `plugin_checks` in a fresh interpreter: what listing a plugin and importing it changes.
+"""Run by `enhancekit.testing.plugin` in a fresh interpreter: what a plugin changes on its way in.
 
 Reads from standard input: JSON with ``path`` (for ``sys.path``) and ``plugin``. Writes JSON to the
 file named by its first argument: who imported torch while it was listed, and what was changed by

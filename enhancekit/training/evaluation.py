@@ -242,7 +242,7 @@ class Evaluation:
             return done
         # unclipped noise leaves the range that enhance() takes from users
         noisy = torch.from_numpy(given).permute(2, 0, 1)[None]
-        output = self.enhancer.run(noisy, self.mode, **self.controls)
+        output = self.enhancer.run(noisy, mode=self.mode, **self.controls)
         rounded = (output[0].clamp(0, 1) * 255).round().byte()
         return rounded.permute(1, 2, 0).contiguous().numpy()
 
@@ -256,7 +256,6 @@ class Evaluation:
                 spec, name = entry.spec, column + suffix
                 values = [row[name] for row in self.rows]
                 worst = int(np.argmin(values) if spec.higher_is_better else np.argmax(values))
-                note = f"; {spec.protocol}" if spec.protocol else ""
                 result[name] = Summary(
                     mean=float(np.mean(values)),
                     interval=interval_by_scene(values, scenes),
@@ -266,7 +265,7 @@ class Evaluation:
                     higher_is_better=spec.higher_is_better,
                     protocol=self.protocol.text
                     + (", scaled to the reference's mean" if suffix else "")
-                    + note,
+                    + f"; {spec.protocol}",
                 )
         return result
 

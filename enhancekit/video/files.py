@@ -108,15 +108,7 @@ def enhance_video(
     source, target = Path(source), Path(target)
     if not is_number(smoothing) or not smoothing >= 0:
         raise OptionError(f"smoothing is at least 0 seconds, not {smoothing!r}")
-    if target.suffix.lower() not in FORMATS:
-        raise ImageError(
-            f"{target}: cannot write {target.suffix or 'a file without a suffix'}; written are "
-            + ", ".join(FORMATS)
-        )
-    kind, codec = FORMATS[target.suffix.lower()]
-    best = 63 if codec == "libvpx-vp9" else 51
-    if not isinstance(crf, int) or isinstance(crf, bool) or not 0 <= crf <= best:
-        raise OptionError(f"crf is a whole number between 0 (best) and {best}, not {crf!r}")
+    kind, codec = _format_for(target, crf)
     with _failing(target, "written"):
         if target.exists() and source.exists() and target.samefile(source):
             raise ImageError(f"{source} would overwrite itself; choose another output")
@@ -169,6 +161,22 @@ def enhance_video(
     return count
 
 
+def _format_for(target: Path, crf: Any) -> tuple[str, str]:
+    """Give the container and encoder a file's suffix asks for, if they take the quality."""
+    if "\0" in str(target):
+        raise ImageError(f"{target} cannot be written: its name holds a zero byte")
+    if target.suffix.lower() not in FORMATS:
+        raise ImageError(
+            f"{target}: cannot write {target.suffix or 'a file without a suffix'}; written are "
+            + ", ".join(FORMATS)
+        )
+    kind, codec = FORMATS[target.suffix.lower()]
+    best = 63 if codec == "libvpx-vp9" else 51
+    if not isinstance(crf, int) or isinstance(crf, bool) or not 0 <= crf <= best:
+        raise OptionError(f"crf is a whole number between 0 (best) and {best}, not {crf!r}")
+    return kind, codec
+
+
 def _seconds(count: int | None, unit: Fraction | None) -> Fraction:
     return (count or 0) * (unit or Fraction(0))
 
@@ -202,7 +210,7 @@ def _failing(path: Path, what: str) -> Iterator[None]:
         yield
     except EnhanceKitError:
         raise
-    except (OSError, ValueError, av.FFmpegError) as error:  # a name may hold a zero
+    except (OSError, av.FFmpegError) as error:
         raise ImageError(f"{path} cannot be {what}: {error}") from error
 
 

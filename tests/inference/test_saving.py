@@ -64,6 +64,8 @@ def test_handed_over_it_saves_as_well(tmp_path):
     enhancer = enhancekit.load("mfnn-lite", pretrained=False, **TINY)
     enhancer.computed_by(lambda call: call()).save(tmp_path / "a.safetensors")
     assert read_card(tmp_path / "a.safetensors").config["width"] == 4
+    saved = enhancekit.load(f"file:{tmp_path / 'a.safetensors'}")
+    assert saved.computed_by(lambda call: call()).file_sha256 == saved.file_sha256 is not None
 
 
 @pytest.mark.parametrize("fact", ["name", "config", "licence"])

@@ -142,3 +142,12 @@ def test_a_failed_plugin_is_told(make_plugin):
 
 def test_the_cores_own():
     assert str(host().schemes.get("onnx")).startswith("scheme builtin:onnx (enhancekit")
+
+
+def test_a_scheme_may_take_any_options(make_plugin, white):
+    loose = CODE.replace("engine, clip=1.0):", "engine, **options):").replace(
+        "min(float(place), clip)", "min(float(place), options['clip'])"
+    )
+    make_plugin(schemes=[SCHEME], code=loose)
+    enhancer = enhancekit.load("times:0.5", device="cpu", clip=0.25)
+    np.testing.assert_array_equal(enhancer.enhance(white), white / 4)

@@ -109,7 +109,7 @@ class TestEnhancers:
         assert np.abs(done - exact).mean() < 0.02
         np.testing.assert_allclose(np.rot90(done), other, atol=1e-4)
         x = torch.from_numpy(picture).permute(2, 0, 1)[None]
-        ran = enhancer.run(x, "best", exposure=0.4)[0].permute(1, 2, 0).numpy()
+        ran = enhancer.run(x, mode="best", exposure=0.4)[0].permute(1, 2, 0).numpy()
         np.testing.assert_array_equal(ran, done)
 
     def test_a_function_is_refused(self):

@@ -352,6 +352,16 @@ class TestEnhanced:
         assert np.mean(after) > 2 * np.mean(before)
         assert sound_of(tmp_path / "out.mp4") == sound_of(noisy)
 
+    def test_a_failing_callback_fails_as_itself(self, tmp_path, identity):
+        source = make(tmp_path / "in.mp4", scene(2), sound="")
+
+        def broken(*_):
+            raise ValueError("no bar")
+
+        with pytest.raises(ValueError, match="^no bar$"):
+            enhance_video(source, tmp_path / "out.mp4", identity, on_frame=broken)
+        assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
     @pytest.mark.parametrize("mode", ["exact", "fast"])
     def test_the_mode_is_for_all_frames(self, tmp_path, cli, monkeypatch, mode):
         modes = []
@@ -386,7 +396,7 @@ class TestRefused:
             (f"{'x' * 260}.mp4", {}, ImageError, "cannot be written"),
             ("out.mp4", {"smoothing": -1}, OptionError, "smoothing"),
             ("out.mp4", {"strength": 3}, OptionError, "strength"),
-            ("out.mp4", {"mode": "quick"}, OptionError, "'exact' or 'fast'"),
+            ("out.mp4", {"mode": "quick"}, OptionError, "'exact', 'fast', 'best'"),
             ("out.mp4", {"controls": {"exposure": 0.5}}, OptionError, "no control"),
             ("nowhere/out.mp4", {}, ImageError, r"there is no folder .*nowhere$"),
         ],
