@@ -18,6 +18,16 @@ __all__ = ["delta_e", "mae", "ms_ssim", "psnr", "ssim"]
 Array = NDArray[np.floating[Any]]
 
 
+def _check(output: Array, reference: Array) -> None:
+    same_shape(output, reference)
+    for given in (output, reference):
+        if not np.issubdtype(given.dtype, np.floating):
+            raise OptionError(
+                f"metrics compare floats in [0, 1], not {given.dtype}; divide by its white, e.g. "
+                "255"
+            )
+
+
 def psnr(output: Array, reference: Array) -> float:
     """Peak signal-to-noise ratio in dB over all channels; infinite for equal pictures.
 
@@ -36,7 +46,7 @@ def psnr(output: Array, reference: Array) -> float:
     >>> psnr(np.zeros((4, 4, 3)), np.full((4, 4, 3), 0.1))
     20.0
     """
-    same_shape(output, reference)
+    _check(output, reference)
     if np.array_equal(output, reference):
         return float("inf")
     value = peak_signal_noise_ratio(
@@ -66,7 +76,7 @@ def ssim(output: Array, reference: Array) -> float:
     >>> ssim(picture, picture)
     1.0
     """
-    same_shape(output, reference)
+    _check(output, reference)
     if min(output.shape[:2]) < 11:
         raise OptionError(f"ssim needs at least 11x11 pixels, not {output.shape[:2]}")
     value = structural_similarity(
@@ -100,7 +110,7 @@ def ms_ssim(output: Array, reference: Array) -> float:
     >>> round(ms_ssim(picture, picture), 6)
     1.0
     """
-    same_shape(output, reference)
+    _check(output, reference)
     tensors = (
         torch.from_numpy(np.ascontiguousarray(a, np.float64)).permute(2, 0, 1)[None]
         for a in (output, reference)
@@ -116,7 +126,7 @@ def mae(output: Array, reference: Array) -> float:
     >>> mae(np.zeros((4, 4, 3)), np.ones((4, 4, 3)))
     1.0
     """
-    same_shape(output, reference)
+    _check(output, reference)
     return float(np.abs(output.astype(np.float64) - reference.astype(np.float64)).mean())
 
 
@@ -128,6 +138,6 @@ def delta_e(output: Array, reference: Array) -> float:
     >>> delta_e(np.zeros((4, 4, 3)), np.zeros((4, 4, 3)))
     0.0
     """
-    same_shape(output, reference)
+    _check(output, reference)
     lab = (rgb2lab(np.clip(a.astype(np.float64), 0, 1)) for a in (reference, output))
     return float(deltaE_ciede2000(*lab).mean())

@@ -10,7 +10,6 @@ import typer
 from enhancekit.cli.choices import (
     Control,
     Device,
-    HeldOut,
     Json,
     Mode,
     Options,
@@ -45,7 +44,10 @@ def evaluate(  # noqa: PLR0917
         Literal["all", "held-out"],
         typer.Option(help="All pairs, or the scenes that `train` holds out."),
     ] = "all",
-    held_out: HeldOut = 0.1,
+    held_out: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share held out, as in the recipe; 0.1 if not given."),
+    ] = None,
     scene: Annotated[
         str, typer.Option(help="Regular expression whose group names the scene, as in the recipe.")
     ] = "",
@@ -82,13 +84,15 @@ def evaluate(  # noqa: PLR0917
         raise OptionError("--option and --control belong to one enhancer; evaluate it alone")
     if weights and len(weights) != len(names):
         raise OptionError("--weights stands once for each enhancer, in their order")
+    if held_out is not None and split == "all":
+        raise OptionError("--held-out is the share of --split held-out; give both, or neither")
     if make and scene:
         raise OptionError("--scene groups pairs; with --make each picture is a scene of its own")
     controls = settings(control or (), "--control")
     options = given_options(option)
     own: list[Path | None] = [*weights] if weights else [None] * len(names)
     chosen = find_protocol(protocol)
-    share = held_out if split == "held-out" else None
+    share = None if split == "all" else 0.1 if held_out is None else held_out
     pairs = chosen_pairs(data, scene=scene, held_out=share, made=bool(make))
     evaluations = [
         Evaluation(
@@ -107,6 +111,7 @@ def evaluate(  # noqa: PLR0917
             options,
             path,
             mode,
+            {"folder": str(data), "make": make, "held_out": share, "scene": scene},
         )
         for name, path in zip(names, own, strict=True)
     ]
@@ -120,10 +125,8 @@ def evaluate(  # noqa: PLR0917
             strips[pair.name] = report.measure(sample, evaluations, pictures=output is not None)
             shown.advance(task)
     if output:
-        which = "" if share is None else f"held-out scenes (share {share:g})"
-        given = " ".join(part for part in (make, *(control or ()), which) if part)
-        title = f"{', '.join(names)} on {data.name} {given}".rstrip()
-        report.write_report(output, evaluations, strips, title)
+        title = " ".join((", ".join(names), "on", data.name, make, *(control or ())))
+        report.write_report(output, evaluations, strips, title.rstrip())
     if as_json:
         print_json(report.as_dict(evaluations))
         return

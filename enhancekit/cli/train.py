@@ -40,6 +40,8 @@ def train(
         return
     for line in trainer.skipped:
         typer.echo(f"left out: {line}")
+    for line in trainer.notes:
+        typer.echo(f"note: {line}")
     gigabytes = trainer.data.cached_bytes / 1e9
     found = [f"{len(trainer.data)} training pictures ({gigabytes:.2f} GB in memory)"]
     found += [f"{len(p)} held out of {s}" for s, p in trainer.held_out.items()]

@@ -28,6 +28,7 @@ from PIL import (
 )
 
 from enhancekit.errors import ImageError, ImageWarning
+from enhancekit.imaging.colour import profile_of
 from enhancekit.imaging.deep import read_png
 from enhancekit.imaging.formats import FORMATS, MAX_PIXELS
 from enhancekit.imaging.frames import Frames, animated
@@ -450,7 +451,7 @@ def read_rgb8(path: Path) -> NDArray[np.uint8]:
     Raises
     ------
     ImageError
-        If it cannot be read or is not 8-bit grey or RGB.
+        If it cannot be read, is not 8-bit grey or RGB, or has another profile than sRGB.
     """
     picture = decode(path)
     if (
@@ -462,5 +463,10 @@ def read_rgb8(path: Path) -> NDArray[np.uint8]:
         raise ImageError(
             f"{path}: mode {picture.mode}{alpha}; training and evaluation take 8-bit RGB or grey, "
             "so convert it"
+        )
+    if profile_of(picture.info.get("icc_profile"), len(picture.getbands()), str(path)):
+        raise ImageError(
+            f"{path}: its colour profile is not sRGB; training and evaluation take pixels as they "
+            "stand, so convert it to sRGB"
         )
     return np.array(picture.convert("RGB"))

@@ -80,7 +80,8 @@ def read_sample(pair: Pair, make: str = "") -> Sample:
     clean = torch.from_numpy(reference).permute(2, 0, 1).float() / 255
     made = degradation(clean, draw, True).permute(1, 2, 0).numpy()
     whole = np.rint(made * 255)
-    if np.array_equal(whole / np.float32(255), made):
+    # counted photons are whole numbers, too, and may lie above white
+    if whole.max() <= 255 and whole.min() >= 0 and np.array_equal(whole / np.float32(255), made):
         made = whole.astype(np.uint8)
     return Sample(pair.name, pair.scene, made, reference)
 
@@ -194,6 +195,8 @@ class Evaluation:
         What it was loaded with instead of the shipped ones.
     mode : str
         See `Enhancer.enhance`.
+    data : mapping of str to object
+        Which pairs these are, for reports: ``folder``, ``make``, ``split`` and the like.
     rows : list of dict
         One for every picture measured.
     """
@@ -206,6 +209,7 @@ class Evaluation:
     options: Mapping[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     mode: str = "exact"
+    data: Mapping[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, sample: Sample) -> NDArray[np.uint8]:

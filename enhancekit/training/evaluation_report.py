@@ -6,7 +6,7 @@ import csv
 import hashlib
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ def as_dict(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
             "controls": dict(e.controls),
             "options": dict(e.options),
             "mode": e.mode,
+            "data": dict(e.data),
             "weights": None if e.weights is None else _file(e.weights),
             "precision": precision_name(e.enhancer.precision),
             "protocol": e.protocol.name,
@@ -99,7 +100,9 @@ def _cells(evaluations: Sequence[Evaluation]) -> list[list[str]]:
         for summary in evaluation.summaries().values():
             low, high = summary.interval
             digits = 2 if summary.unit == "dB" else 4
-            row.append(f"{summary.mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
+            mean = f"{summary.mean:.{digits}f}"
+            one = len({row["scene"] for row in evaluation.rows}) == 1  # which tells no spread
+            row.append(mean if one else f"{mean} ({low:.{digits}f} to {high:.{digits}f})")
         rows.append(row)
     return rows
 
@@ -108,10 +111,24 @@ def _note(evaluations: Sequence[Evaluation]) -> str:
     first = evaluations[0]
     scenes = len({row["scene"] for row in first.rows})
     metrics = "; ".join(f"{column}: {how}" for column, how in first.notes().items())
+    precisions = ", ".join(dict.fromkeys(precision_name(e.enhancer.precision) for e in evaluations))
+    interval = ", 95% interval by scene in brackets" if scenes > 1 else ""
     return (
-        f"Means over {len(first.rows)} pictures of {scenes} scenes, 95% interval by scene in "
-        f"brackets. Protocol `{first.protocol.name}`: {first.protocol.text}. {metrics}."
+        f"Means over {len(first.rows)} pictures of {scenes} scenes{_which(first.data)}{interval}. "
+        f"Computed in {precisions}. Protocol `{first.protocol.name}`: {first.protocol.text}. "
+        f"{metrics}."
     )
+
+
+def _which(data: Mapping[str, Any]) -> str:
+    """Say which pairs they are, where that is known."""
+    if not data:
+        return ""
+    made = f", inputs made: {data['make']}" if data["make"] else ""
+    share = data["held_out"]
+    split = "" if share is None else f", the share of {share:g} that is held out"
+    scene = f", scenes by {data['scene']}" if data["scene"] else ""
+    return f" of {data['folder']}{made}{split}{scene}"
 
 
 def measure(sample: Sample, evaluations: Sequence[Evaluation], *, pictures: bool) -> Strip:

@@ -7,13 +7,15 @@ import itertools
 import json
 import math
 import os
+import random
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
@@ -22,7 +24,13 @@ from torch import Tensor, nn
 
 from enhancekit._version import __version__
 from enhancekit.builtin.composite import parse
-from enhancekit.errors import DataError, NonFiniteError, PluginError, RecipeError
+from enhancekit.errors import (
+    DataError,
+    EnhanceKitError,
+    NonFiniteError,
+    PluginError,
+    RecipeError,
+)
 from enhancekit.inference.apply import apply_network, blaming
 from enhancekit.inference.device import choose_device
 from enhancekit.inference.network import build_network, resolve_config, weights_config
@@ -30,24 +38,17 @@ from enhancekit.plain import first_line, to_json
 from enhancekit.plugins import host
 from enhancekit.registry import Entry
 from enhancekit.specs import BackboneSpec
-from enhancekit.training.batches import Batch, Batches, Group, seeded
+from enhancekit.training.batches import THUMBNAIL, Batch, seeded
 from enhancekit.training.checkpoint import load_checkpoint, save_checkpoint
 from enhancekit.training.objective import Objective
-from enhancekit.training.pairs import (
-    Pair,
-    find_pairs,
-    is_held_out,
-    pictures_in,
-    readable,
-    sound_pairs,
-)
-from enhancekit.training.recipe import Clean, Data, Optimiser, Recipe
+from enhancekit.training.recipe import Data, Optimiser, Recipe
 from enhancekit.training.records import Records, are_empty
+from enhancekit.training.sources import load_sources
 from enhancekit.training.synthetic import SHRINKING
 from enhancekit.training.validation import validate
 from enhancekit.weights import Card, save_weights
 
-__all__ = ["Progress", "Trainer", "learning_rate", "split_pairs", "training_photographs"]
+__all__ = ["Progress", "Trainer", "learning_rate"]
 
 _MAY_CHANGE = {"out", "validate_every", "validate_pictures", "save_every", "log_every"}
 
@@ -66,54 +67,6 @@ class Progress:
     """Each term of the loss, of the step's last batch."""
     psnr: dict[str, float]
     """Held-out PSNR in dB by source, if the step was validated."""
-
-
-def split_pairs(
-    data: Data, skipped: list[str] | None = None
-) -> tuple[list[list[Pair]], dict[str, list[Pair]]]:
-    """Find all pairs and split them by scene.
-
-    Parameters
-    ----------
-    data : Data
-        Of the recipe.
-    skipped : list of str, optional
-        See `enhancekit.training.pairs.find_pairs`.
-
-    Returns
-    -------
-    training : list of list of Pair
-        By source, in the recipe's order.
-    held_out : dict of str to list of Pair
-        By source.
-    """
-    training: list[list[Pair]] = []
-    held_out: dict[str, list[Pair]] = {}
-    inputs = [source.input for source in data.sources]
-    for source in data.sources:
-        root = Path(data.root)
-        pairs = find_pairs(root / source.input, root / source.target, source.scene, skipped)
-        training.append([p for p in pairs if not is_held_out(p.scene, data.held_out)])
-        twice = inputs.count(source.input) > 1
-        name = f"{source.input} to {source.target}" if twice else source.input
-        held_out[name] = [p for p in pairs if is_held_out(p.scene, data.held_out)]
-    return training, held_out
-
-
-def training_photographs(data: Data, clean: Clean, skipped: list[str] | None = None) -> list[Path]:
-    """List the photographs of a folder that are not held out; each is a scene of its own.
-
-    References of held-out pairs are left out, too. Given `skipped`, photographs that cannot be read
-    are left out and named there.
-    """
-    found = pictures_in(Path(data.root) / clean.folder)
-    unseen = {p.target.resolve() for pairs in split_pairs(data, [])[1].values() for p in pairs}
-    chosen = [
-        path
-        for stem, path in found.items()
-        if not is_held_out(stem, data.held_out) and path.resolve() not in unseen
-    ]
-    return chosen if skipped is None else readable(chosen, skipped)
 
 
 def learning_rate(optim: Optimiser, step: int, steps: int) -> float:
@@ -154,6 +107,8 @@ class Trainer:
         Its moving average, which is validated and saved.
     skipped : list of str
         What was left out because it is broken, one line each, if the recipe allows it.
+    notes : list of str
+        What a user should know of this run, though it is no error.
     step, best : int, float
         Steps done, and the best mean held-out PSNR so far.
     is_main : bool
@@ -188,7 +143,7 @@ class Trainer:
         torch.manual_seed(run.seed)
         # a run that goes on has its own; those it began with may be gone
         weights = None if state else recipe.model.weights or None
-        self.network, _ = build_network(
+        self.network, self._start = build_network(
             self.entry, recipe.model.options, weights=weights, pretrained=weights is not None
         )
         if self._global_context and not hasattr(self.network, "context_for"):
@@ -199,9 +154,15 @@ class Trainer:
         _refuse_crop(recipe.data, self.network.size_requirements)
         if run.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.notes: list[str] = []
+        if self._global_context:
+            self._examine_context(begun=weights is not None or state is not None)
         trained = _select(self.network, recipe.model.only)
+        self._frozen = [module for module in self.network.modules() if _keeps_frozen_counts(module)]
         self._phases = [(0, recipe.loss), *((p.step, p.loss) for p in recipe.phases)]
-        losses = _losses([text for _, text in self._phases if text], recipe.loss_options)
+        texts = [text for _, text in self._phases if text]
+        losses = _losses(texts, recipe.loss_options)
+        _try_later_losses([*zip(texts, losses, strict=True)][1:], recipe.data.crop)
         # the weights of a sum may be learnt, say
         trained += [p for loss in losses for p in loss.parameters() if p.requires_grad]
         kind = torch.optim.AdamW if optim.weight_decay else torch.optim.Adam
@@ -219,29 +180,8 @@ class Trainer:
         self.average = _copied(self.network, self.backbone).eval().requires_grad_(False)
         self.skipped: list[str] = []
         skipped = self.skipped if recipe.data.skip_broken else None
-        pairs, self.held_out = split_pairs(recipe.data, skipped)
-        # read now what is first needed at a validation hours away
-        self.held_out = {s: sound_pairs(held, skipped) for s, held in self.held_out.items()}
-        share = recipe.data.held_out
-        if share and self.held_out and not any(self.held_out.values()):
-            raise DataError(
-                f"data.held_out: a share of {share:g} takes none of the scenes here, which are too "
-                "few; make it larger, or 0 to train on all of them and validate on none"
-            )
-        if skipped is not None:
-            pairs = [sound_pairs(source, skipped) for source in pairs]
-        self.data = Batches(
-            [Group(p, weight=s.weight) for p, s in zip(pairs, recipe.data.sources, strict=True)]
-            + [
-                Group((), training_photographs(recipe.data, c, skipped), c.make, c.weight)
-                for c in recipe.data.clean
-            ],
-            crop=recipe.data.crop,
-            shrink=recipe.data.shrink,
-            augment=recipe.data.augment,
-            augment_channels=recipe.data.augment_channels,
-            seed=run.seed,
-        )
+        sources = load_sources(recipe, skipped)
+        self.data, self.held_out, self._contents = sources.batches, sources.held_out, sources.digest
         self.step, self.best = 0, -math.inf
         if state:
             self._restore(state)
@@ -281,13 +221,15 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe.optim, self.step, run.steps)
         self.objective.train()
+        for module in self._frozen:
+            module.eval()
         self.optimiser.zero_grad(set_to_none=True)
         own = range(fabric.global_rank, run.accumulate, fabric.world_size)
         total = torch.zeros((), device=fabric.device)
         for part in own:
             number = self.step * run.accumulate + part
             # dropout follows from the batch, so that neither resuming nor sharing out changes it
-            torch.manual_seed(seeded(run.seed, 4, number).initial_seed())
+            _seed_all(seeded(run.seed, 4, number).initial_seed())
             with fabric.no_backward_sync(self.objective, enabled=part != own[-1]):
                 batch, thumbnails = self._inputs(number)
                 loss = self.objective(batch, thumbnails, phase)
@@ -362,14 +304,24 @@ class Trainer:
         sources = [f"{s.input} -> {s.target}" for s in data.sources]
         made = [f"{c.folder} (inputs made: {c.make})" for c in data.clean]
         losses = [loss for begins, loss in self._phases if begins < self.step]
+        seen = f"{'; '.join(sources + made)}; {data.held_out:.0%} of the scenes held out"
+        done = f"{self.step} steps, loss {', then '.join(losses)}, enhancekit {__version__}"
+        if only := self.recipe.model.only:
+            done += f", only {only}"
+        start = self._start
+        if start is not None:  # what they learnt, and on whose terms, is still in these weights
+            done = f"weights of {start.name} ({start.training or 'no word of how'}), then {done}"
+            if start.data != seen:
+                seen += f"; before, for the weights it began with: {start.data or 'unknown'}"
         return Card(
             name=self.entry.spec.name,
             backbone=self.backbone.qualified_name,
             config=weights_config(self.backbone, self.config),
             task=self.entry.spec.task,
-            data=f"{'; '.join(sources + made)}; {data.held_out:.0%} of the scenes held out",
+            license=start.license if start else "",
+            data=seen,
             figures={"held-out PSNR in dB, a sample, 8 bits": psnrs},
-            training=f"{self.step} steps, loss {', then '.join(losses)}, enhancekit {__version__}",
+            training=done,
             date=time.strftime("%Y-%m-%d"),
         )
 
@@ -392,6 +344,8 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "recipe": _as_json(self.recipe),
+            "data": self._contents,
+            "start": None if self._start is None else asdict(self._start),
             "step": self.step,
             "best": self.best,
             "network": self.network.state_dict(),
@@ -407,7 +361,30 @@ class Trainer:
         frozen = {name for name, p in losses.named_parameters() if not p.requires_grad}
         return {name: v for name, v in losses.state_dict().items() if name not in frozen}
 
+    def _examine_context(self, *, begun: bool) -> None:
+        """Refuse thumbnails that teach nothing, and tell of decisions that nothing is taught."""
+        given = torch.full((2, 3, THUMBNAIL, THUMBNAIL), 0.5)
+        with torch.random.fork_rng(devices=[]), blaming(given, "in context_loss on"):
+            learns = self.network.context_loss(given, given).requires_grad  # type: ignore[operator]
+        wanted, name = self.recipe.run.context_batch, self.recipe.model.enhancer
+        if wanted and not learns:
+            raise RecipeError(
+                f"run.context_batch: the context of {name!r} learns nothing from thumbnails; set "
+                "it to 0" + ("" if self.recipe.loss else ", and give a loss")
+            )
+        if learns and not wanted and not begun:
+            self.notes.append(
+                f"run.context_batch is 0 and no weights are given to begin with, so what {name!r} "
+                "decides of whole pictures stays as it happens to start"
+            )
+
     def _restore(self, state: dict[str, Any]) -> None:
+        if state.get("data", self._contents) != self._contents:
+            raise DataError(
+                f"{self.out}: the pictures are not those the run began with, so it cannot go on as "
+                "it would have; bring them back, or start a new run with model.weights"
+            )
+        before = json.loads(state["recipe"])["run"]
         try:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
@@ -415,8 +392,12 @@ class Trainer:
             losses = self.objective.module.losses
             losses.load_state_dict({**losses.state_dict(), **state["losses"]})
             self.step, self.best = int(state["step"]), float(state["best"])
+            start = state.get("start")
+            self._start = None if start is None else Card(**start)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(f"{self._checkpoint} does not fit this network: {error}") from error
+        if before.get("validate_pictures") != self.recipe.run.validate_pictures:
+            self.best = -math.inf  # of other pictures, so that it cannot be compared
 
 
 class _Autocast(MixedPrecision):
@@ -449,6 +430,31 @@ def _fabric(recipe: Recipe, device: torch.device) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def _seed_all(seed: int) -> None:
+    """Seed whatever a block may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  the global generator is the point
+
+
+def _keeps_frozen_counts(module: nn.Module) -> bool:
+    """Tell whether it is a batch norm that is not trained, whose statistics shall stay as well."""
+    parameters = list(module.parameters(recurse=False))
+    frozen = bool(parameters) and not any(p.requires_grad for p in parameters)
+    return frozen and bool(getattr(module, "track_running_stats", False))
+
+
+def _try_later_losses(losses: Iterable[tuple[str, nn.Module]], crop: int) -> None:
+    """Try the losses of later phases on a crop, so that none ends a run hours on."""
+    picture = torch.linspace(0.1, 0.9, crop).expand(1, 3, crop, crop)
+    for text, loss in losses:
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                copy.deepcopy(loss)(picture, picture.mT)  # it may count its calls
+        except EnhanceKitError as error:
+            raise RecipeError(f"the loss {text!r} fails on crops of {crop}: {error}") from error
 
 
 def _copied(network: nn.Module, backbone: Entry[BackboneSpec]) -> nn.Module:

@@ -19,6 +19,7 @@ from enhancekit.imaging.reading import read_rgb8
 
 __all__ = [
     "Pair",
+    "content",
     "find_pairs",
     "is_held_out",
     "pictures_in",
@@ -181,9 +182,14 @@ def is_held_out(scene: str, share: float) -> bool:
     return number < share * 2**64
 
 
+def content(path: Path) -> str:
+    """Return what tells a file's content, whatever it is called."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _scene(stem: str, target: Path, pattern: str) -> str:
     if not pattern:
-        return hashlib.sha256(target.read_bytes()).hexdigest()
+        return content(target)
     try:
         match = re.search(pattern, stem)
         name = match[1] if match else None

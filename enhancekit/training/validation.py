@@ -19,6 +19,10 @@ _LONGEST = 60
 """Characters of a sample's name; each may take four of the 255 bytes of a file name."""
 
 
+_EXACT = 100.0
+"""Decibels of a picture that is reproduced exactly; infinite, it would decide every mean."""
+
+
 def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
     """Choose at most `count` pairs evenly over all.
 
@@ -53,15 +57,16 @@ def validate(
     Returns
     -------
     dict of str to float
-        Mean PSNR in dB by source; RGB, outputs rounded to 8 bits.
+        Mean PSNR in dB by source; RGB, outputs rounded to 8 bits, no picture above 100.
     """
     result = {}
     for source, pairs in held_out.items():
         values = []
         for i, pair in enumerate(spread(pairs, count)):
             low, high = _tensor(pair.input), _tensor(pair.target)
-            output = (enhance(low) * 255).round() / 255
-            values.append(psnr(*(t[0].permute(1, 2, 0).numpy() for t in (output, high))))
+            output = (enhance(low).clamp(0, 1) * 255).round() / 255
+            value = psnr(*(t[0].permute(1, 2, 0).numpy() for t in (output, high)))
+            values.append(min(value, _EXACT))
             if i < 2:
                 name = re.sub(r"[^\w.]+", "-", f"{source}-{pair.name}").strip("-")
                 show(

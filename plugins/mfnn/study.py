@@ -19,8 +19,8 @@ from torch import Tensor
 import enhancekit
 from enhancekit.builtin.metrics import psnr
 from enhancekit.imaging.convert import open_image
-from enhancekit.training.loop import split_pairs
 from enhancekit.training.recipe import read_recipe
+from enhancekit.training.sources import split_pairs
 
 RECIPES = Path(__file__).parent / "enhancekit_mfnn/recipes"
 

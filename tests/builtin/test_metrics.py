@@ -73,6 +73,13 @@ class TestEvery:
             measure(name, picture(176, 180), np.zeros(shape))
 
     @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, bool])
+    def test_whole_numbers_are_refused(self, name, dtype):
+        whole = np.ones((176, 180, 3), dtype)
+        with pytest.raises(OptionError, match=r"floats in \[0, 1\], not .*divide by its white"):
+            measure(name, whole, whole)
+
+    @pytest.mark.parametrize("name", NAMES)
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_gives_a_plain_number_and_changes_nothing(self, name, dtype):
         original = picture(176, 180).astype(dtype)

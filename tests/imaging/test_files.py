@@ -9,6 +9,7 @@ import warnings
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import png as png_reference
 import pytest
@@ -309,6 +310,14 @@ class TestTrainingPictures:
         palette = upright().quantize(32)
         palette.save(tmp_path / "a.png")
         np.testing.assert_array_equal(read_rgb8(tmp_path / "a.png"), palette.convert("RGB"))
+
+    def test_another_profile_than_srgb_is_refused(self, tmp_path):
+        upright().save(tmp_path / "a.png", icc_profile=SRGB)
+        np.testing.assert_array_equal(read_rgb8(tmp_path / "a.png"), np.asarray(upright()))
+        adobe = bytes(imagecodecs.cms_profile("adobergb"))
+        upright().save(tmp_path / "b.png", icc_profile=adobe)
+        with pytest.raises(ImageError, match=r"b\.png: its colour profile is not sRGB"):
+            read_rgb8(tmp_path / "b.png")
 
     @pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16"])
     def test_others_are_refused(self, tmp_path, mode):

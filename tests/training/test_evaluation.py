@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -19,10 +20,10 @@ from enhancekit.training.evaluation import (
     interval_by_scene,
     read_sample,
 )
-from enhancekit.training.loop import split_pairs, training_photographs
 from enhancekit.training.pairs import Pair, is_held_out
 from enhancekit.training.protocols import find_protocol
 from enhancekit.training.recipe import Data, Source
+from enhancekit.training.sources import split_pairs, training_photographs
 
 SCENE = r"^(\d)"
 
@@ -276,6 +277,12 @@ class TestMade:
         psnr = -10 * math.log10(((wanted / 255) ** 2).mean())
         assert evaluation.rows[0]["psnr"] == pytest.approx(psnr, abs=1e-6)
 
+    def test_photons_above_white_stay_there(self, reference):
+        sample = read_sample(reference(np.full((48, 48, 3), 250, np.uint8)), "poisson:255")
+        assert sample.input.dtype == np.float32
+        assert sample.input.max() > 1
+        assert np.abs(sample.input - 250 / 255).max() < 0.5
+
     def test_grey_with_noise_has_the_psnr_that_follows_from_its_level(self, reference):
         pair = reference(np.full((96, 96, 3), 128, np.uint8))
         evaluation = Evaluation(enhancekit.load("identity"), find_protocol("rgb"))
@@ -459,22 +466,25 @@ class TestChosenPairs:
     @pytest.mark.parametrize("share", [0.4, 0.8])
     def test_held_out_references_are_those_training_holds_out(self, pairs, share):
         data = Data(root=str(pairs), clean=({"folder": "high"},), held_out=share)
-        trained = {path.stem for path in training_photographs(data, data.clean[0])}
+        trained = {path.stem for path in training_photographs(data, data.clean[0], {})}
         chosen = {p.name for p in chosen_pairs(pairs / "high", held_out=share, made=True)}
         assert chosen | trained == set("012345")
         assert not chosen & trained
         assert 0 < len(chosen) < 6
 
-    @pytest.mark.parametrize("folder", ["high", "low/../high"])
+    @pytest.mark.parametrize("folder", ["high", "low/../high", "copies"])
     def test_references_of_held_out_pairs_are_not_trained_on(self, pairs, folder):
+        shutil.copytree(pairs / "high", pairs / "copies", dirs_exist_ok=True)
         source = {"input": "low", "target": "high"}  # a scene is what a reference shows
         clean = {"folder": folder}
         data = Data(root=str(pairs), sources=(source,), clean=(clean,), held_out=0.5)
-        unseen = {p.name for p in split_pairs(data)[1]["low"]}
+        held_out = split_pairs(data)[1]
+        unseen = {p.name for p in held_out["low"]}
         assert unseen
-        assert not unseen & {p.stem for p in training_photographs(data, data.clean[0])}
+        assert not unseen & {p.stem for p in training_photographs(data, data.clean[0], held_out)}
         alone = Data(root=str(pairs), clean=(clean,), held_out=0.0)
-        assert {p.stem for p in training_photographs(alone, alone.clean[0])} == set("012345")
+        found = training_photographs(alone, alone.clean[0], {})
+        assert {p.stem for p in found} == set("012345")
 
     def test_no_references(self, pairs, tmp_path):
         with pytest.raises(DataError, match="holds no pictures"):

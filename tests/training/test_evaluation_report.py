@@ -88,6 +88,38 @@ def shown(address):
         return np.asarray(picture)
 
 
+class TestWhatWasMeasured:
+    @pytest.mark.parametrize("split", [(), ("--split", "held-out", "--held-out", 0.99)])
+    def test_reports_say_which_pairs(self, data, cli, tmp_path, split):
+        out = tmp_path / "out"
+        given = ("--make", "gaussian:25", *split, "--precision", "fp32", "--tile", "none")
+        done = cli("evaluate", "identity", "--data", data / "high", *given, "-o", out)
+        assert done.code == 0, done.err
+        share = ", the share of 0.99 that is held out" if split else ""
+        said = f"scenes of {data / 'high'}, inputs made: gaussian:25{share}, 95% interval"
+        assert said in done.out
+        assert said in (out / "results.md").read_text()
+        assert "Computed in fp32." in done.out
+        (found,) = json.loads((out / "results.json").read_text())
+        assert found["data"] == {
+            "folder": str(data / "high"),
+            "make": "gaussian:25",
+            "held_out": 0.99 if split else None,
+            "scene": "",
+        }
+
+    def test_one_scene_has_no_interval(self, data, cli):
+        done = cli("evaluate", "identity", "--data", data, "--scene", "^()", "--metric", "psnr")
+        row = done.out.splitlines()[2]
+        assert re.fullmatch(r"\| builtin:identity \| \d+\.\d\d \|", row)
+        assert "95%" not in done.out
+
+    def test_a_share_without_a_split(self, data, cli):
+        done = cli("evaluate", "identity", "--data", data, "--held-out", 0.2)
+        said = "--held-out is the share of --split held-out; give both, or neither"
+        assert (done.code, done.err) == (1, f"error: {said}\n")
+
+
 class TestMeasure:
     def test_every_picture_is_shown_at_its_own_size(self, data):
         pair = chosen_pairs(data / "high", made=True)[0]

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from pydantic import ValidationError
@@ -33,7 +34,7 @@ from enhancekit.training.loop import Trainer, learning_rate
 from enhancekit.training.pairs import is_held_out
 from enhancekit.training.recipe import Optimiser, Recipe
 from enhancekit.training.validation import validate
-from enhancekit.weights import read_card
+from enhancekit.weights import read_card, save_weights
 
 WIDTH, HEIGHT = 48, 40
 TINY = {"width": 4, "counts": [1, 1], "context": "mfnn:exposure"}
@@ -86,6 +87,45 @@ def recipe(dataset, tmp_path):
         return Recipe.model_validate(table)
 
     return make
+
+
+class TestThumbnails:
+    """Decisions about whole pictures are taught by thumbnails, or nothing is said to be taught."""
+
+    def test_thumbnails_that_teach_nothing(self, recipe):
+        model = {"enhancer": "mfnn-denoise-lite", "options": {"width": 4, "counts": [1, 1]}}
+        for loss, said in (("l1", "set it to 0$"), ("", "set it to 0, and give a loss$")):
+            made = recipe(loss=loss, model=model, run={"context_batch": 2})
+            with pytest.raises(RecipeError, match=f"'mfnn-denoise-lite' learns nothing .*{said}"):
+                Trainer(made, device="cpu")
+
+    def test_decisions_that_nothing_teaches_are_told_of(self, recipe, tmp_path):
+        trainer, _ = train(recipe())
+        (note,) = trainer.notes
+        assert "context_batch is 0" in note
+        assert Trainer(recipe("b", run={"context_batch": 2}), device="cpu").notes == []
+        begun = {"weights": str(tmp_path / "run/last.safetensors")}
+        assert Trainer(recipe("c", model=begun), device="cpu").notes == []
+
+
+class TestCard:
+    def test_it_says_what_the_weights_began_with(self, recipe, tmp_path):
+        train(recipe("first", loss="charbonnier"))
+        card = replace(read_card(tmp_path / "first/last.safetensors"), license="CC0-1.0")
+        state = safetensors.torch.load_file(tmp_path / "first/last.safetensors")
+        save_weights(tmp_path / "start.safetensors", state, replace(card, data="my garden"))
+        model = {"weights": str(tmp_path / "start.safetensors"), "only": "head"}
+        made = recipe("second", model=model, run={"save_every": 1})
+        train(made, steps=2)
+        (tmp_path / "start.safetensors").unlink()
+        train(made, resume=True)
+        found = read_card(tmp_path / "second/last.safetensors")
+        assert found.license == "CC0-1.0"
+        assert found.training.startswith("weights of mfnn-lite (4 steps, loss charbonnier, enhance")
+        assert found.training.endswith("only head")
+        assert ", then 4 steps, loss l1, " in found.training
+        assert found.data.startswith("low -> high; 30% ")
+        assert found.data.endswith("; before, for the weights it began with: my garden")
 
 
 class TestBrokenPairs:
@@ -484,7 +524,35 @@ class TestResume:
             return low + 0.4 / 255  # less than half a step of 8 bits
 
         held = {"high": [replace(p, input=p.target) for p in trainer.held_out["low"]]}
-        assert validate(offset, held, 9, lambda *_: None) == {"high": math.inf}
+        # infinite, one such picture would decide which weights are the best
+        assert validate(offset, held, 9, lambda *_: None) == {"high": 100.0}
+
+    def test_validation_clips_as_files_do(self, recipe):
+        held = Trainer(recipe(), device="cpu").held_out
+        wild = validate(lambda low: low * 5 - 0.5, held, 9, lambda *_: None)
+        assert wild == validate(lambda low: (low * 5 - 0.5).clamp(0, 1), held, 9, lambda *_: None)
+
+    def test_the_best_of_other_pictures_is_forgotten(self, recipe):
+        train(recipe(run={"validate_every": 1, "save_every": 1}), steps=2)
+        more = recipe(run={"validate_every": 1, "save_every": 1, "validate_pictures": 1})
+        assert Trainer(more, resume=True, device="cpu").best == -math.inf
+
+    def test_other_pictures_than_it_began_with(self, recipe, dataset, tmp_path):
+        root = shutil.copytree(dataset, tmp_path / "data")
+        changed = recipe(data={"root": str(root)}, run={"save_every": 1})
+        train(changed, steps=2)
+        shutil.move(root, tmp_path / "moved")
+        moved = recipe(data={"root": str(tmp_path / "moved")}, run={"save_every": 1})
+        with pytest.raises(RecipeError, match=r"data\.root"):
+            Trainer(moved, resume=True, device="cpu")
+        shutil.move(tmp_path / "moved", root)
+        for side in ("low", "high"):
+            shutil.copy(root / side / "s0.png", root / side / "s9.png")
+        with pytest.raises(DataError, match="pictures are not those the run began with"):
+            Trainer(changed, resume=True, device="cpu")
+        for side in ("low", "high"):
+            (root / side / "s9.png").unlink()
+        assert Trainer(changed, resume=True, device="cpu").step == 2
 
     def test_the_best_so_far_is_remembered(self, recipe):
         changed = recipe(run={"validate_every": 1, "save_every": 1})
@@ -729,11 +797,17 @@ class TestLossOptions:
     def test_of_one_phase_do_not_disturb_another(self, recipe):
         # "ssim" stands inside "ms_ssim", but is another loss
         made = recipe(
-            loss="l1 + ssim",
-            phases=[{"step": 2, "loss": "l1 + ms_ssim"}],
+            loss="l1 + ms_ssim",
+            phases=[{"step": 2, "loss": "l1 + ssim"}],
             loss_options={"ssim": {"reduction": "mean"}},
         )
         assert len(Trainer(made, device="cpu").objective.module.losses) == 2
+
+    def test_a_later_loss_that_takes_no_such_crops(self, recipe):
+        made = recipe(phases=[{"step": 2, "loss": "l1 + ms_ssim"}])
+        said = r"the loss 'l1 \+ ms_ssim' fails on crops of 24: ms_ssim needs pictures of at least"
+        with pytest.raises(RecipeError, match=said):
+            Trainer(made, device="cpu")
 
     def test_for_a_loss_that_stands_nowhere(self, recipe):
         with pytest.raises((RecipeError, OptionError), match="charbonier"):
@@ -741,6 +815,9 @@ class TestLossOptions:
 
 
 ODD = """
+import random
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -798,6 +875,18 @@ class Turning(Block):
     def forward(self, x):
         return super().forward(x) * self.turn.real + 0.1 * self.turn.imag
 
+class Counted(Block):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        return super().forward(self.norm(x))
+
+class Drawing(Block):
+    def forward(self, x):
+        return x + self.conv(x) * random.random() * np.random.random()
+
 class Normed(Block):
     def __init__(self, channels):
         super().__init__(channels)
@@ -841,6 +930,7 @@ class TestOddParts:
     def odd(self, make_plugin):
         names = (
             "Frozen", "Masked", "Tied", "InPlace", "Divides", "Turning", "Normed", "Failing",
+            "Counted", "Drawing",
         )  # fmt: skip
         blocks = [{"name": n.lower(), "role": "residual", "target": f"{{code}}:{n}"} for n in names]
         losses = [
@@ -849,9 +939,9 @@ class TestOddParts:
         ]
         make_plugin(name="odd", code=ODD, blocks=blocks, losses=losses)
 
-    def with_block(self, recipe, name, **sections):
-        options = {**TINY, "block": f"odd:{name}"}
-        return recipe(model={"options": options}, **sections)
+    def with_block(self, recipe, name, more=None, only="", **sections):
+        options = {**TINY, "block": f"odd:{name}", **(more or {})}
+        return recipe(model={"options": options, "only": only}, **sections)
 
     def test_what_is_frozen_stays(self, recipe):
         trainer, _ = train(self.with_block(recipe, "frozen"))
@@ -885,6 +975,26 @@ class TestOddParts:
         path = tmp_path / "run/last.safetensors"
         again = enhancekit.load("mfnn-lite", weights=path, **options).module.trunks[0].blocks[0]
         assert torch.equal(again.again.weight, averaged)
+
+    def test_what_draws_from_other_generators(self, recipe, tmp_path):
+        weights = []
+        for _ in range(2):
+            trainer, _ = train(self.with_block(recipe, "drawing"))
+            weights.append(snapshot(trainer.network))
+            shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        assert equal(*weights)
+
+    @pytest.mark.parametrize("only", ["", "head"])
+    def test_statistics_move_with_what_is_trained(self, recipe, only):
+        trainer, _ = train(self.with_block(recipe, "counted", only=only))
+        norm = trainer.network.trunks[0].blocks[0].norm
+        assert int(norm.num_batches_tracked) == (0 if only else 4)
+        assert trainer.network.head.training
+
+    def test_statistics_count_each_batch_once(self, recipe):
+        made = self.with_block(recipe, "counted", {"checkpointing": True})
+        trainer, _ = train(made)
+        assert int(trainer.network.trunks[0].blocks[0].norm.num_batches_tracked) == 4
 
     def test_complex_weights_are_averaged(self, recipe):
         trainer, _ = train(self.with_block(recipe, "turning", optim={"ema": 0.9}))

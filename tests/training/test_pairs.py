@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from enhancekit.errors import DataError
-from enhancekit.training.loop import split_pairs
 from enhancekit.training.pairs import find_pairs, is_held_out, pictures_in, sound_pairs
 from enhancekit.training.recipe import Data, Source
+from enhancekit.training.sources import split_pairs
 
 HELD_OF_60 = [7, 23, 25, 39, 50, 56]
 """Of the scenes s0 to s59, at a share of a tenth."""
@@ -209,6 +209,21 @@ class TestSplit:
         assert [len(pairs) for pairs in training] == [10 - len(h) for h in held_out.values()]
         assert list(held_out) == ["a/low", "b/low"]
         assert {p.input.parts[-3] for p in training[1]} == {"b"}
+
+    def test_what_one_source_holds_out_no_other_trains_on(self, tmp_path):
+        names = [f"{i}.png" for i in range(10)]
+        for part in ("a", "b"):
+            folders(tmp_path / part, names, names)
+            for i in range(10):  # the same references under both, told apart by content or by name
+                Image.new("RGB", (4, 4), (20 * i, 0, 0)).save(tmp_path / part / f"high/{i}.png")
+        sources = (
+            Source(input="a/low", target="a/high"),
+            Source(input="b/low", target="b/high", scene=r"(\d+)"),
+        )
+        training, held_out = split_pairs(Data(root=str(tmp_path), sources=sources, held_out=0.5))
+        unseen = {p.name for pairs in held_out.values() for p in pairs}
+        assert len(unseen) > max(map(len, held_out.values()))
+        assert [{p.name for p in pairs} for pairs in training] == 2 * [set("0123456789") - unseen]
 
     def test_the_root_may_be_relative(self, tmp_path, monkeypatch):
         folders(tmp_path / "data", ["1.png"], ["1.png"])

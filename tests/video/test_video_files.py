@@ -358,7 +358,7 @@ class TestEnhanced:
         def broken(*_):
             raise ValueError("no bar")
 
-        with pytest.raises(ValueError, match="^no bar$"):
+        with pytest.raises(ValueError, match=r"^no bar$"):
             enhance_video(source, tmp_path / "out.mp4", identity, on_frame=broken)
         assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 

@@ -120,6 +120,10 @@ class SCR(nn.Module):
         return y.add_(x) if self.residual else y
 
 
+def _counts_batches(block: nn.Module) -> bool:
+    return any(getattr(part, "track_running_stats", False) for part in block.modules())
+
+
 class GLSC(nn.Module):
     """Global-local spatio-contextual block: residual blocks in series, then a 1x1 convolution.
 
@@ -135,6 +139,7 @@ class GLSC(nn.Module):
         One block applied `count` times, as the report's code does, instead of `count` blocks.
     checkpointing : bool
         Recompute each block in the backward pass: less memory, a third more time in training.
+        A block with batch norm is not: it would count each batch twice.
 
     Examples
     --------
@@ -173,7 +178,7 @@ class GLSC(nn.Module):
         """Give what is projected, (N, channels, H, W)."""
         for i in range(self.count):
             block = self.blocks[i % len(self.blocks)]
-            if self.checkpointing and self.training:
+            if self.checkpointing and self.training and not _counts_batches(block):
                 y = checkpoint(block, x, use_reentrant=False)
             else:
                 y = block(x)
