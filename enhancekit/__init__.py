@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from enhancekit.hookspecs import hookimpl
     from enhancekit.hub import push
     from enhancekit.inference.loading import load
-    from enhancekit.registry import Registry
+    from enhancekit.registry import LossRegistry, Registry
     from enhancekit.specs import (
         BackboneSpec,
         BlockSpec,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     backbones: Registry[BackboneSpec]
     blocks: Registry[BlockSpec]
-    losses: Registry[LossSpec]
+    losses: LossRegistry
     metrics: Registry[MetricSpec]
     enhancers: Registry[EnhancerSpec]
     schemes: Registry[SchemeSpec]

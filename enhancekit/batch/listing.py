@@ -104,6 +104,8 @@ def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: 
     ------
     FolderError
         If a folder cannot be listed, or there are no such files.
+    OptionError
+        If `include` is text instead of a list.
     """
     if isinstance(include, str):
         raise OptionError(f"include is a list of patterns, not {include!r}; write [{include!r}]")

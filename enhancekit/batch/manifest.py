@@ -37,9 +37,9 @@ class Record:
     enhancer: str
     """Qualified name."""
     version: str
-    """The distribution it came with, and its version."""
+    """The distribution it came with and its version; of a scheme, what tells its file's content."""
     weights_sha256: str | None
-    """Hash of the weights file; ``None`` if it has none."""
+    """Hash of the weights file; ``None`` if there is none, or `version` tells its content."""
     options: Mapping[str, Any]
     """Everything else that shapes the output, as JSON gives it back."""
     seconds: float

@@ -72,7 +72,7 @@ def clahe(picture: Picture, clip_limit: float = 0.02, kernel_size: int | None = 
     Raises
     ------
     OptionError
-        If `clip_limit` lies outside [0, 1].
+        If `clip_limit` lies outside [0, 1], or `kernel_size` is below 1.
 
     Examples
     --------
@@ -91,6 +91,11 @@ def clahe(picture: Picture, clip_limit: float = 0.02, kernel_size: int | None = 
 
 def equalize(picture: Picture) -> Picture:
     """Histogram equalisation of the luma; values are clipped to [0, 1], hue is kept.
+
+    Parameters
+    ----------
+    picture : ndarray
+        Float32, shape (H, W, 3).
 
     Examples
     --------
@@ -168,6 +173,11 @@ def estimate_noise(picture: Picture) -> float:
 
 def spline_x2(picture: Picture) -> Picture:
     """Twice the height and width by cubic splines; the baseline of super-resolution.
+
+    Parameters
+    ----------
+    picture : ndarray
+        Float32, shape (H, W, 3).
 
     Examples
     --------

@@ -39,7 +39,7 @@ def psnr(output: Array, reference: Array) -> float:
     Raises
     ------
     OptionError
-        If the shapes differ.
+        If the shapes differ, or they are no floats.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def ssim(output: Array, reference: Array) -> float:
     Raises
     ------
     OptionError
-        If the shapes differ or are too small.
+        If the shapes differ or are too small, or they are no floats.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def ms_ssim(output: Array, reference: Array) -> float:
     Raises
     ------
     OptionError
-        If the shapes differ or are too small.
+        If the shapes differ or are too small, or they are no floats.
 
     Examples
     --------
@@ -121,6 +121,16 @@ def ms_ssim(output: Array, reference: Array) -> float:
 def mae(output: Array, reference: Array) -> float:
     """Mean absolute error, range [0, 1].
 
+    Parameters
+    ----------
+    output, reference : ndarray
+        Float, shape (H, W, 3), range [0, 1].
+
+    Raises
+    ------
+    OptionError
+        If the shapes differ, or they are no floats.
+
     Examples
     --------
     >>> mae(np.zeros((4, 4, 3)), np.ones((4, 4, 3)))
@@ -132,6 +142,16 @@ def mae(output: Array, reference: Array) -> float:
 
 def delta_e(output: Array, reference: Array) -> float:
     """Mean CIEDE2000 colour difference of sRGB pictures (CIE 142-2001); 1 is just visible.
+
+    Parameters
+    ----------
+    output, reference : ndarray
+        Float, shape (H, W, 3), range [0, 1].
+
+    Raises
+    ------
+    OptionError
+        If the shapes differ, or they are no floats.
 
     Examples
     --------

@@ -143,26 +143,30 @@ def enhance(  # noqa: PLR0917
         ray=ray,
         workers=workers,
     )
+    how: dict[str, Any] = {
+        "device": device,
+        "precision": precision,
+        "tile": tile_value(tile),
+        "weights": weights,
+        "engine": engine,
+        "options": given_options(option),
+        "strength": strength,
+        "mode": mode,
+        "controls": controls,
+        "encoding": encoding,
+        "max_pixels": max_pixels,
+        "frames": frames,
+    }
+    name = enhancer or default_enhancer()
     if len(inputs) == 1 and _is_folder(inputs[0]):
         enhance_folder(
             inputs[0],
             output,
-            enhancer or default_enhancer(),
-            strength=strength,
-            mode=mode,
-            controls=controls,
-            device=device,
-            precision=precision,
-            tile=tile_value(tile),
-            weights=weights,
-            engine=engine,
-            options=given_options(option),
+            name,
             time_limit=time_limit,
             overwrite=overwrite,
-            encoding=encoding,
-            max_pixels=max_pixels,
-            frames=frames,
             as_json=as_json,
+            **how,
             **asked,
         )
         return
@@ -173,21 +177,7 @@ def enhance(  # noqa: PLR0917
     from enhancekit.batch.work import Plan
 
     targets = _writable(inputs, output, encoding, replace=overwrite == "always")
-    plan = Plan(
-        enhancer=enhancer or default_enhancer(),
-        device=device,
-        precision=precision,
-        tile=tile_value(tile),
-        weights=weights,
-        engine=engine,
-        options=given_options(option),
-        strength=strength,
-        mode=mode,
-        controls=controls,
-        encoding=encoding,
-        max_pixels=max_pixels,
-        frames=frames,
-    )
+    plan = Plan(enhancer=name, **how)
     loaded = plan.load()
     loaded.check(strength=strength, mode=mode, **controls)
     done: list[dict[str, Any]] = []

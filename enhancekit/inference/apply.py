@@ -90,6 +90,8 @@ def apply_network(
     ------
     OutOfMemoryError
         If the memory does not suffice, however small the tiles.
+    OptionError
+        If tiles are asked of a network without a halo, or it has no `size_requirements`.
     PluginError
         If the network fails or breaks its contract.
     """
@@ -140,6 +142,8 @@ def network_parts(
     ------
     OutOfMemoryError
         If the memory does not suffice, however small the tiles.
+    OptionError
+        If tiles are asked of a network without a halo, or it has no `size_requirements`.
     PluginError
         If the network fails or breaks its contract.
     """

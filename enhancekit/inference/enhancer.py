@@ -139,9 +139,12 @@ class Enhancer:
         ImageError
             If the picture cannot be read or is of an unsupported kind.
         OptionError
-            If `strength` or a control is out of range, or a control is unknown.
+            If `strength` or a control is out of range, a control is unknown, or the mode is none
+            this enhancer has.
         NonFiniteError
             If the result is not finite, also when computed in 32 bits.
+        OutOfMemoryError
+            If the memory does not suffice, however small the tiles.
         PluginError
             If a plugin's code fails; names the block and the plugin.
         """
@@ -163,7 +166,8 @@ class Enhancer:
         Raises
         ------
         OptionError
-            If `strength` or a control is out of range, or a control is unknown.
+            If `strength` or a control is out of range, a control is unknown, or the mode is none
+            this enhancer has.
 
         Examples
         --------
@@ -193,6 +197,10 @@ class Enhancer:
             If a control is unknown or out of range, or the mode is none this enhancer has.
         NonFiniteError
             If the result is not finite, also when computed in 32 bits.
+        OutOfMemoryError
+            If the memory does not suffice, however small the tiles.
+        PluginError
+            If a plugin's code fails; names the block and the plugin.
         """
         self._check_mode(mode)
         self._check_controls(controls)

@@ -91,6 +91,8 @@ def load(
         If the device does not exist, or the engine does not compute there in this precision.
     OptionError
         If an option is unknown or out of range, or the engine is not installed.
+    PluginError
+        If a plugin's code fails or breaks its contract.
 
     Examples
     --------
@@ -159,7 +161,18 @@ def load_entry(
 
 
 def find_scheme(name: str) -> tuple[Entry[SchemeSpec], str] | None:
-    """Find the scheme of ``scheme:place`` or ``plugin:scheme:place``; registered names go first."""
+    """Find the scheme of ``scheme:place`` or ``plugin:scheme:place``; registered names go first.
+
+    Returns
+    -------
+    tuple of Entry and str, or None
+        The scheme and the place; ``None`` for the name of an enhancer.
+
+    Raises
+    ------
+    UnknownNameError
+        If something stands before a colon that is neither a plugin's name nor a scheme.
+    """
     if ":" not in name:
         return None
     try:

@@ -79,6 +79,8 @@ def build_network(
     ------
     WeightsError
         If there are no weights, or they belong to another network.
+    OptionError
+        If an option is unknown, or `pretrained` and `weights` contradict each other.
     PluginError
         If the backbone's code fails or breaks its contract.
     """
