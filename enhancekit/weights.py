@@ -227,8 +227,12 @@ def load_weights(
 
 def how_to_get(train_hint: str) -> str:
     """Say how to get weights, or to do without."""
-    train = f" Train some: `{train_hint}`, then pass weights=PATH." if train_hint else ""
-    return f"{train} pretrained=False gives an untrained network."
+    train = (
+        f" Train some: `{train_hint}`, then pass weights=PATH (--weights PATH)."
+        if train_hint
+        else ""
+    )
+    return f"{train} In Python, pretrained=False gives an untrained network."
 
 
 def shipped(spec: WeightsSpec) -> Path:

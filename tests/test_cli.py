@@ -586,7 +586,6 @@ class TestBadTarget:
         [
             ("nowhere/x.png", "no folder"),
             ("x.docx", "cannot write .docx"),
-            ("x", "without a suffix"),
             ("x.gif", "cannot write .gif"),
             ("dark.png/x.png", "no folder"),
             ("n" * 300 + ".png", "File name too long"),
@@ -634,6 +633,17 @@ class TestBadTarget:
         done = cli("enhance", dark, other, "-o", out / "x.png", "-e", "gamma")
         assert_one_line(done, out / "x.png", "is no folder")
         assert list(out.iterdir()) == []
+
+    @pytest.mark.parametrize("slash", ["", "/"])
+    def test_a_folder_for_one_is_made_too(self, cli, dark, out, slash):
+        done = cli("enhance", dark, "-o", f"{out / 'folder'}{slash}", "-e", "identity")
+        assert done.code == 0, done.err
+        assert (out / "folder" / dark.name).is_file()
+
+    def test_no_folder_for_one_that_is_not_there(self, cli, out):
+        done = cli("enhance", out / "no.png", "-o", out / "folder", "-e", "identity")
+        assert_one_line(done, "no.png does not exist")
+        assert not (out / "folder").exists()
 
     def test_a_folder_for_several_is_made(self, cli, dark, out):
         other = save(out.parent / "other.png", random_picture())

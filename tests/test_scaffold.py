@@ -105,7 +105,9 @@ def test_the_names_of_the_core(name, tmp_path):
 
 
 def test_the_names_of_other_plugins(tmp_path):
-    with pytest.raises(OptionError, match=r"mfnn is the plugin of enhancekit-mfnn .*; choose"):
+    with pytest.raises(OptionError, match=r"enhancekit-mfnn is installed already.*; choose"):
+        new_plugin("enhancekit-mfnn", "block", tmp_path)
+    with pytest.raises(OptionError, match=r"mfnn is installed already, by enhancekit-mfnn "):
         new_plugin("mfnn", "block", tmp_path)
 
 

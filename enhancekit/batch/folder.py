@@ -23,7 +23,7 @@ from enhancekit.batch.listing import Shard, find_inputs, safe_target
 from enhancekit.batch.manifest import Manifest, Record, read_manifests
 from enhancekit.batch.work import Job, Plan, Settings, crew_of, said_of, sha256_of
 from enhancekit.errors import FolderError, ImageError, OptionError, WeightsError
-from enhancekit.imaging.formats import MAX_PIXELS, Encoding
+from enhancekit.imaging.formats import MAX_PIXELS, SUFFIXES, Encoding
 
 __all__ = ["Overwrite", "Result", "enhance_folder"]
 
@@ -220,7 +220,7 @@ def _made(names: Sequence[str], encoding: Encoding) -> dict[str, str]:
         if first.setdefault(output, name) != name:
             raise FolderError(
                 f"{first[output]} and {name} would both become {output}; do one of them in a run "
-                "of its own, with include and another output folder"
+                "of its own, with include (--include) and another output folder"
             )
     return made
 
@@ -231,6 +231,10 @@ def _folders(folder: Path, output: Path) -> tuple[Path, Path]:
         raise FolderError(f"{folder} is no folder that can be read")
     if output.exists() and not output.is_dir():
         raise FolderError(f"{output} is a file; a folder's results need a folder")
+    if not output.exists() and output.suffix.lower() in SUFFIXES:  # more likely a slip
+        raise FolderError(
+            f"{output} is the name of a picture, but {folder} is a folder, whose results need one"
+        )
     try:
         root, given = output.resolve(), folder.resolve()
     except (OSError, RuntimeError) as error:  # links that lead to themselves

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,17 @@ from typing import NoReturn
 from enhancekit.errors import FolderError, ImageError, OptionError
 from enhancekit.imaging.formats import SUFFIXES
 
-__all__ = ["Shard", "find_inputs", "safe_target"]
+__all__ = ["Shard", "find_inputs", "left_out", "safe_target"]
+
+
+_UNREAD = frozenset(
+    {
+        *(".gif", ".jp2", ".jxl", ".psd", ".svg", ".tga", ".exr", ".hdr", ".pbm", ".pgm", ".ppm"),
+        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf"),
+        *(".raw", ".rw2", ".sr2", ".srw", ".x3f"),
+    }
+)
+"""Pictures, of cameras too, that nothing here reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,29 +130,62 @@ def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: 
         warnings.warn(f"{said}; its pictures are left out", stacklevel=2)
 
     for place, folders, names in os.walk(folder, onerror=refuse):
-        inside = []
-        for name in sorted(folders) if recursive else ():
-            path = Path(place, name)
-            if name.startswith(".") or path.resolve() == skip:
-                continue
-            if path.is_symlink():
-                warnings.warn(f"{path} is a link to a folder and is not followed", stacklevel=2)
-            elif (path / "manifest.jsonl").exists() or any(path.glob("manifest-*-of-*.jsonl")):
-                warnings.warn(f"{path} holds results of an earlier run, left out", stacklevel=2)
-            else:
-                inside.append(name)
-        folders[:] = inside
+        below = [Path(place, name) for name in sorted(folders) if not name.startswith(".")]
+        below = [path for path in below if path.resolve() != skip]
+        folders[:] = [path.name for path in below if recursive and _is_entered(path)]
         shown = [Path(place, name) for name in names if not name.startswith(".")]
         relative = [path.relative_to(folder).as_posix() for path in shown]
         found += [name for name in relative if _matches(name, patterns)]
     return sorted(found) or _refuse_nothing(folder, include, recursive=recursive)
 
 
+def left_out(
+    folder: Path, *, recursive: bool, include: Sequence[str], skip: Path
+) -> dict[str, int]:
+    """Count the pictures that nothing here reads, by suffix, and the subfolders not looked into.
+
+    Parameters
+    ----------
+    folder, recursive, include, skip
+        As for `find_inputs`; with `include`, the files left out are those that were not meant.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "a.CR2").touch()
+    >>> (folder / "2024").mkdir()
+    >>> left_out(folder, recursive=False, include=[], skip=Path("out"))
+    {'.cr2': 1, 'subfolders': 1}
+    """
+    found: Counter[str] = Counter()
+    for place, folders, names in os.walk(folder):
+        below = [name for name in folders if not name.startswith(".")]
+        below = [name for name in below if Path(place, name).resolve() != skip]
+        if not include:
+            suffixes = [Path(name).suffix.lower() for name in names if not name.startswith(".")]
+            found.update(sorted(suffix for suffix in suffixes if suffix in _UNREAD))
+        folders[:] = below if recursive else []
+        if below and not recursive:
+            found["subfolders"] = len(below)
+    return dict(found)
+
+
+def _is_entered(path: Path) -> bool:
+    if path.is_symlink():
+        warnings.warn(f"{path} is a link to a folder and is not followed", stacklevel=4)
+        return False
+    if (path / "manifest.jsonl").exists() or any(path.glob("manifest-*-of-*.jsonl")):
+        warnings.warn(f"{path} holds results of an earlier run, left out", stacklevel=4)
+        return False
+    return True
+
+
 def _refuse_nothing(folder: Path, include: Sequence[str], *, recursive: bool) -> NoReturn:
     raise FolderError(
         f"{folder} holds no pictures"
         + (f" that match {' or '.join(include)}" if include else "")
-        + ("" if recursive else "; its subfolders are done with recursive")
+        + ("" if recursive else "; its subfolders are done with recursive (--recursive)")
     )
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "Metadata",
     "Mode",
     "Options",
+    "Overwrite",
     "Precision",
     "Quality",
     "Strength",
@@ -34,6 +35,7 @@ __all__ = [
     "default_enhancer",
     "given_controls",
     "given_options",
+    "refuse_existing",
     "tile_value",
 ]
 
@@ -53,6 +55,9 @@ Mode = Annotated[
         help="fast: large pictures by way of a small copy; fine noise stays. best: the mean over "
         "eight orientations, in eight times the time."
     ),
+]
+Overwrite = Annotated[
+    Literal["never", "always"], typer.Option(help="Whether to replace the file if it exists.")
 ]
 HeldOut = Annotated[float, typer.Option(min=0, max=1, help="Share held out, as in the recipe.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -142,3 +147,15 @@ def tile_value(text: str) -> str | int | None:
     if text.isascii() and text.isdigit():
         return int(text)
     raise OptionError(f"--tile is auto, none or a number of pixels, not {text!r}")
+
+
+def refuse_existing(path: Path, overwrite: str) -> None:
+    """Refuse to replace a file unless that was asked for.
+
+    Raises
+    ------
+    OptionError
+        If it exists.
+    """
+    if overwrite == "never" and path.exists():
+        raise OptionError(f"{path} exists already; pass --overwrite always to replace it")

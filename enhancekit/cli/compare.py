@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from enhancekit.cli.choices import Device, Json, MaxPixels, Precision, Strength, Tile, tile_value
+from enhancekit.cli.choices import (
+    Device,
+    Json,
+    MaxPixels,
+    Overwrite,
+    Precision,
+    Strength,
+    Tile,
+    refuse_existing,
+    tile_value,
+)
 from enhancekit.cli.output import print_json, progress
 from enhancekit.errors import FolderError
 from enhancekit.imaging.formats import MAX_PIXELS
@@ -39,9 +49,7 @@ def compare(  # noqa: PLR0917
     precision: Precision = "auto",
     tile: Tile = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the page if it exists.")
-    ] = False,
+    overwrite: Overwrite = "never",
     as_json: Json = False,
 ) -> None:
     """Compare enhancers on the pictures of a folder, those they disagree on first."""
@@ -52,8 +60,7 @@ def compare(  # noqa: PLR0917
         raise FolderError(f"{output} is a page, whose name ends in .html")
     if not output.parent.is_dir():
         raise FolderError(f"{output} cannot be written: there is no folder {output.parent}")
-    if output.exists() and not overwrite:
-        raise FolderError(f"{output} exists already; pass --overwrite to replace it")
+    refuse_existing(output, overwrite)
     enhancers = [
         load(name, device=device, precision=precision, tile=tile_value(tile)) for name in enhancer
     ]

@@ -245,7 +245,9 @@ def _writable(inputs: list[Path], output: Path, encoding: Encoding, *, replace: 
 def _targets(inputs: list[Path], output: Path, encoding: Encoding) -> list[Path]:
     if folder := next((source for source in inputs if _is_folder(source)), None):
         raise ImageError(f"{folder} is a folder, which goes alone: one folder, or pictures")
-    if len(inputs) == 1 and not output.is_dir():
+    # a pattern may match one picture today and two tomorrow
+    is_file = bool(output.suffix or encoding.format or output.exists())
+    if len(inputs) == 1 and not output.is_dir() and (is_file or not inputs[0].is_file()):
         targets = [output]
     else:
         if not output.is_dir():

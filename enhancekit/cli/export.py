@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from enhancekit.cli.choices import Options, Weights, given_options
-from enhancekit.errors import OptionError
+from enhancekit.cli.choices import Options, Overwrite, Weights, given_options, refuse_existing
 
 __all__ = ["export"]
 
@@ -18,14 +17,11 @@ def export(
     output: Annotated[Path, typer.Argument(help="The file to write, ending in .onnx.")],
     weights: Weights = None,
     option: Options = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file if it exists.")
-    ] = False,
+    overwrite: Overwrite = "never",
 ) -> None:
     """Write an enhancer as an ONNX file, checked against torch."""
     from enhancekit.export import export as write
 
-    if output.exists() and not overwrite:
-        raise OptionError(f"{output} exists already; pass --overwrite to replace it")
+    refuse_existing(output, overwrite)
     off = write(name, output, weights=weights, options=given_options(option))
     typer.echo(f"{output}  (at most {off:.1g} from torch)")

@@ -26,6 +26,7 @@ def enhance_folder(folder: Path, output: Path, name: str, *, as_json: bool, **as
     """
     from enhancekit.batch import Ray, Shard
     from enhancekit.batch import enhance_folder as enhanced
+    from enhancekit.batch.listing import left_out
 
     counts: Counter[str] = Counter()
     failed: list[tuple[str, str]] = []
@@ -55,7 +56,9 @@ def enhance_folder(folder: Path, output: Path, name: str, *, as_json: bool, **as
                 if result.error is not None:
                     failed.append((str(result.input), result.error))
     finally:
-        _report(counts, failed, total, output, as_json=as_json)
+        recursive, include = asked.get("recursive", False), asked.get("include", ())
+        left = left_out(folder, recursive=recursive, include=include, skip=output.resolve())
+        _report(counts, failed, total, output, left, as_json=as_json)
     if failed:
         raise typer.Exit(1 if len(failed) == total else 3)
 
@@ -65,6 +68,7 @@ def _report(
     failed: list[tuple[str, str]],
     total: int,
     output: Path,
+    left_out: dict[str, int],
     *,
     as_json: bool,
 ) -> None:
@@ -75,6 +79,7 @@ def _report(
                 "total": total,
                 **{status: counts[status] for status in ("done", "kept", "stale", "failed")},
                 "failures": [{"input": source, "error": error} for source, error in failed],
+                "left_out": left_out,
             }
         )
         return
@@ -91,3 +96,9 @@ def _report(
     if left := total - counts.total():
         said.append(f"{left} not begun, or finished while stopping; the same command goes on")
     typer.echo(f"{output}: {', '.join(said)}")
+    subfolders = left_out.pop("subfolders", 0)
+    named = [f"{count} {suffix}, which is not read" for suffix, count in left_out.items()]
+    if subfolders:
+        named.append(f"the pictures of {subfolders} subfolder(s), which --recursive does")
+    if named:
+        typer.echo(f"left out: {'; '.join(named)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from enhancekit.cli.choices import (
     Exposure,
     Mode,
     Options,
+    Overwrite,
     Precision,
     Strength,
     Tile,
@@ -22,10 +23,11 @@ from enhancekit.cli.choices import (
     default_enhancer,
     given_controls,
     given_options,
+    refuse_existing,
     tile_value,
 )
 from enhancekit.cli.output import progress
-from enhancekit.errors import ImageError, OptionError
+from enhancekit.errors import OptionError
 
 __all__ = ["video"]
 
@@ -50,9 +52,7 @@ def video(  # noqa: PLR0917
     precision: Precision = "auto",
     tile: Tile = "auto",
     engine: Engine = "auto",
-    overwrite: Annotated[
-        Literal["never", "always"], typer.Option(help="What to do where the output exists.")
-    ] = "never",
+    overwrite: Overwrite = "never",
 ) -> None:
     """Enhance a video; sound and metadata are copied."""
     try:
@@ -63,8 +63,7 @@ def video(  # noqa: PLR0917
         ) from error
     from enhancekit.inference.loading import load
 
-    if overwrite == "never" and output.exists():
-        raise ImageError(f"{output} exists already; pass --overwrite always to replace it")
+    refuse_existing(output, overwrite)
     name = enhancer or default_enhancer()
     loaded = load(
         name,

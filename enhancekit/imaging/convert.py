@@ -35,9 +35,9 @@ _PIL_DTYPES = {"I;16": torch.uint16, "F": torch.float32}
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CPU = torch.device("cpu")
 _SUPPORTED = (
-    "supported are a path, bytes, a PIL image, a numpy array (HxW, HxWx1, HxWx3 or HxWx4; uint8, "
-    "uint16 or float) and a torch tensor (CHW or NCHW with 1, 3 or 4 channels; uint8, uint16 or "
-    "float)"
+    "supported are a path, bytes, an open file, a PIL image, a numpy array (HxW, HxWx1, HxWx3 or "
+    "HxWx4; uint8, uint16 or float) and a torch tensor (CHW or NCHW with 1, 3 or 4 channels; "
+    "uint8, uint16 or float)"
 )
 
 Pixels = NDArray[Any]
@@ -166,7 +166,7 @@ def open_image(image: Any) -> Opened:
 
     Parameters
     ----------
-    image : path-like, bytes, PIL.Image.Image, DeepPicture, numpy.ndarray or torch.Tensor
+    image : path-like, bytes, file, PIL.Image.Image, DeepPicture, numpy.ndarray or torch.Tensor
         Floats are nominally in [0, 1].
 
     Returns
@@ -190,6 +190,8 @@ def open_image(image: Any) -> Opened:
     array([[102, 102, 102],
            [102, 102, 102]], dtype=uint8)
     """
+    if callable(getattr(image, "read", None)) and not isinstance(image, os.PathLike):
+        image = _contents(image)
     if isinstance(image, (str, os.PathLike, bytes)):
         image = decode(image)
     elif isinstance(image, Image.Image):
@@ -203,6 +205,14 @@ def open_image(image: Any) -> Opened:
     if isinstance(image, Tensor):
         return _open_tensor(image)
     raise ImageError(f"a {type(image).__name__} is no picture; {_SUPPORTED}")
+
+
+def _contents(file: Any) -> bytes:
+    """Read an open file, from where it stands."""
+    found = file.read()
+    if not isinstance(found, bytes):
+        raise ImageError(f"{file!r} gives {type(found).__name__}; open the file with mode 'rb'")
+    return found
 
 
 def _upright(image: Image.Image) -> Image.Image:

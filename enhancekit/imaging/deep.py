@@ -89,7 +89,7 @@ def save_png(pixels: NDArray[np.uint16], file: BinaryIO, kept: dict[str, Any]) -
 
 
 def text_chunks(kept: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
-    r"""Give name and payload of the chunks that hold XMP and texts in a PNG.
+    r"""Give name and payload of the chunks that hold XMP, texts and a JPEG's comment in a PNG.
 
     Examples
     --------
@@ -98,13 +98,24 @@ def text_chunks(kept: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
     """
     if "xmp" in kept:
         yield b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + kept["xmp"]
-    for key, text in kept.get("text", {}).items():
+    texts = dict(kept.get("text", {}))
+    if "comment" in kept:
+        texts.setdefault("Comment", _read_comment(kept["comment"]))
+    for key, text in texts.items():
         keyword = key.encode("latin-1") + b"\0"
         told = [getattr(text, name, None) or "" for name in ("lang", "tkey")]
         if not any(told) and all(ord(character) < 256 for character in text):
             yield b"tEXt", keyword + text.encode("latin-1")
         else:
             yield b"iTXt", keyword + b"\0\0" + "\0".join((*told, text)).encode()
+
+
+def _read_comment(comment: bytes) -> str:
+    """Read a JPEG's comment, of which no standard says how it is written."""
+    try:
+        return comment.rstrip(b"\0").decode()
+    except UnicodeDecodeError:
+        return comment.decode("latin-1")
 
 
 def _chunk(file: BinaryIO, name: bytes, payload: bytes) -> None:

@@ -84,7 +84,7 @@ _WRITTEN = (
         suffixes=(".png",),
         modes=("L", "LA", "RGB", "RGBA", "I;16", "LA;16", "RGB;16", "RGBA;16"),
         largest_side=2**31 - 1,
-        carries=("icc_profile", "exif", "xmp", "dpi", "text"),
+        carries=("icc_profile", "exif", "xmp", "dpi", "text", "comment"),
     ),
     Format(
         name="TIFF",

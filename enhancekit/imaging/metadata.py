@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import warnings
@@ -25,6 +26,7 @@ __all__ = [
     "upright_info",
 ]
 
+_DESCRIPTION = int(ExifTags.Base.ImageDescription)
 _ORIENTATION = int(ExifTags.Base.Orientation)
 _PHOTOGRAPH = int(ExifTags.IFD.Exif)
 _SIDES = (int(ExifTags.Base.ImageWidth), int(ExifTags.Base.ImageLength))
@@ -290,11 +292,25 @@ def captions(directory: TiffImagePlugin.ImageFileDirectory_v2) -> dict[str, byte
     return {"iptc": bytes(directory[IPTC_TAG])}
 
 
+def _without_shape(text: Any) -> Any:
+    """Leave out what tifffile writes of an array's shape, which is about the file."""
+    try:
+        told = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return text
+    if not isinstance(told, dict) or "shape" not in told:
+        return text
+    rest = {key: value for key, value in told.items() if key != "shape"}
+    return json.dumps(rest) if rest else None
+
+
 def described(exif: Image.Exif) -> dict[str, bytes]:
     """Return EXIF of the part of a TIFF's directory that is about the photograph, not the file."""
     found = Image.Exif()
     for tag in _DESCRIPTIVE & exif.keys():
-        found[tag] = as_stored(exif[tag])
+        value = _without_shape(exif[tag]) if tag == _DESCRIPTION else exif[tag]
+        if value is not None:
+            found[tag] = as_stored(value)
     any_entries = False
     for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
         if entries := exif.get_ifd(directory):

@@ -303,7 +303,8 @@ def _as_pillow_takes_it(name: str, metadata: dict[str, Any]) -> dict[str, Any]:
         chunks = PngImagePlugin.PngInfo()
         for kind, payload in text_chunks(found):
             chunks.add(kind, payload)
-        found = {k: v for k, v in found.items() if k not in ("xmp", "text")} | {"pnginfo": chunks}
+        found = {k: v for k, v in found.items() if k not in ("xmp", "text", "comment")}
+        found["pnginfo"] = chunks
     elif name == "TIFF":
         # the part of EXIF that tells of the exposure crashes Pillow's writer when it compresses
         found = {k: v for k, v in found.items() if k in ("icc_profile", "dpi")}

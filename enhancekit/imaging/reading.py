@@ -421,8 +421,8 @@ def _one_frame(frames: int, kind: str | None, where: str, *, every: bool) -> Non
     if every:
         raise ImageError(f"{kind} of {frames} pictures: all of them cannot be read, only the first")
     warnings.warn(
-        f"{where}: has several frames or pages, of which only the first is read (--frames all "
-        "takes all)",
+        f"{where}: has several frames or pages, of which only the first is read "
+        "(`enhancekit enhance --frames all` takes all)",
         ImageWarning,
         stacklevel=2,
     )

@@ -112,10 +112,10 @@ class Enhancer:
 
         Parameters
         ----------
-        image : path-like, bytes, PIL.Image.Image, DeepPicture, numpy.ndarray or torch.Tensor
-            numpy: HxW, HxWx1, HxWx3 or HxWx4; torch: CHW or NCHW with 1, 3 or 4 channels; uint8,
-            uint16, or float nominally in [0, 1]. A PIL image or file with an EXIF orientation is
-            turned upright. Never changed.
+        image : path-like, bytes, file, PIL.Image.Image, DeepPicture, numpy.ndarray or torch.Tensor
+            An open file is read from where it stands. numpy: HxW, HxWx1, HxWx3 or HxWx4; torch: CHW
+            or NCHW with 1, 3 or 4 channels; uint8, uint16, or float nominally in [0, 1]. A PIL
+            image or file with an EXIF orientation is turned upright. Never changed.
         strength : float
             From 0, the picture as it came, to 1, the full effect.
         mode : {"exact", "fast", "best"}
@@ -130,9 +130,9 @@ class Enhancer:
         -------
         same kind as `image`
             Same dtype and layout, and the size times the enhancer's scale; alpha unchanged (but
-            enlarged with the picture); grey stays grey. A path or bytes gives a PIL image, or,
-            for 16 bits in colour or with alpha, a `DeepPicture`. A colour profile is respected:
-            pixels are converted to sRGB and what changes in them back.
+            enlarged with the picture); grey stays grey. A path, bytes or file gives a PIL image,
+            or, for 16 bits in colour or with alpha, a `DeepPicture`. A colour profile is
+            respected: pixels are converted to sRGB and what changes in them back.
 
         Raises
         ------

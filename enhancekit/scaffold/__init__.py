@@ -101,8 +101,11 @@ def _check(name: str, kind: str) -> None:
     if name in ("builtin", "enhancekit"):
         raise OptionError(f"{name!r} is the core's own name; choose another")
     for found in find_plugins():
-        if found.provider.plugin == name != found.provider.distribution:
-            raise OptionError(f"{name} is the plugin of {found.provider}; choose another name")
+        if name in (found.provider.plugin, found.provider.distribution):
+            raise OptionError(
+                f"{name} is installed already, by {found.provider}, and would be replaced; choose "
+                "another name, or uninstall that"
+            )
     package = name.replace("-", "_")
     others = [
         name

@@ -102,8 +102,8 @@ def read_query(items: Iterable[tuple[str, str]]) -> Asked:
         {
             name: _number(
                 text,
-                f"{name} is no option; there are {', '.join(sorted(OPTIONS))}, and numbers for "
-                f"the controls of an enhancer, which {text!r} is not",
+                f"{name}={text!r} is no option: there are {', '.join(sorted(OPTIONS))}, and "
+                "controls of an enhancer, which take numbers; the header Accept chooses the format",
             )
             for name, text in given.items()
             if name not in OPTIONS

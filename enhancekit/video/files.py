@@ -371,7 +371,10 @@ class _Turn:
     @classmethod
     def of(cls, frame: VideoFrame) -> _Turn:
         """Read the matrix that players apply: x' = ax + cy, y' = bx + dy."""
-        found: Any = frame.side_data.get("DISPLAYMATRIX")
+        try:
+            found: Any = frame.side_data.get("DISPLAYMATRIX")
+        except ValueError:  # PyAV stumbles over kinds newer than itself, such as EXIF of a JPEG
+            return cls._rotated(frame.rotation)
         if found is None:
             return cls(sideways=False, upside_down=False, mirrored=False)
         a, b, _, c, d, *_ = np.frombuffer(bytes(found), np.int32)
@@ -380,6 +383,16 @@ class _Turn:
             sideways=sideways,
             upside_down=bool((b if sideways else d) < 0),
             mirrored=bool((c if sideways else a) < 0),
+        )
+
+    @classmethod
+    def _rotated(cls, degrees: int) -> _Turn:
+        """Give a rotation by quarters, counterclockwise as PyAV tells it."""
+        quarters = round(degrees / 90) % 4
+        return cls(
+            sideways=quarters in (1, 3),
+            upside_down=quarters in (1, 2),
+            mirrored=quarters in (2, 3),
         )
 
     def __call__(self, pixels: NDArray[Any]) -> NDArray[Any]:

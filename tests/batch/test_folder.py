@@ -396,8 +396,8 @@ class TestFailures:
         (tmp_path / "in").mkdir()
         picture = Image.new("RGB", (8, 8))
         picture.save(tmp_path / "in/a.jpg", comment=b"seen")
-        with pytest.warns(ImageWarning, match=rf"^{out}/a.png: PNG has no place for a JPEG's"):
-            list(enhance_folder(tmp_path / "in", out, "identity", encoding=Encoding(format="png")))
+        with pytest.warns(ImageWarning, match=rf"^{out}/a.tif: TIFF has no place for a JPEG's"):
+            list(enhance_folder(tmp_path / "in", out, "identity", encoding=Encoding(format="tif")))
 
     def test_a_time_limit(self, tmp_path, out, slow_plugin):
         for i, height in enumerate((4, 5, 4, 4, 5, 4)):
@@ -630,10 +630,36 @@ class TestCommandLine:
         (source / "bad.png").write_bytes(b"bad")
         done = cli("enhance", source, "-o", out, "-e", "gamma")
         assert done.code == 3
-        assert done.out == f"{out}: 2 done, 0 kept, 1 failed\n"
+        left = "left out: the pictures of 1 subfolder(s), which --recursive does"
+        assert done.out == f"{out}: 2 done, 0 kept, 1 failed\n{left}\n"
         head, row = done.err.splitlines()
         assert head.split() == ["failed", "why"]
         assert row.startswith(f"{source / 'bad.png'}  not a picture")
+
+    def test_what_is_left_out(self, cli, source, out):
+        for name in ("a.CR2", "b.cr2", "c.gif", ".d.gif", "sub/e.nef"):
+            (source / name).write_bytes(b"raw")
+        done = cli("enhance", source, "-o", out, "-e", "gamma")
+        assert done.code == 0
+        assert done.out.splitlines()[1] == (
+            "left out: 2 .cr2, which is not read; 1 .gif, which is not read; the pictures of 1 "
+            "subfolder(s), which --recursive does"
+        )
+        inside = source / "out"
+        for more, left in (
+            ((), {".cr2": 2, ".gif": 1, "subfolders": 1}),
+            (("--recursive",), {".cr2": 2, ".gif": 1, ".nef": 1}),
+            (("--recursive", "--include", "*.png"), {}),
+        ):
+            done = cli("enhance", source, "-o", inside, "-e", "gamma", "--json", *more)
+            assert json.loads(done.out)["left_out"] == left
+
+    def test_the_name_of_a_picture_for_a_folder(self, cli, source, tmp_path):
+        done = cli("enhance", source, "-o", tmp_path / "x.jpg", "-e", "gamma")
+        assert (done.code, done.out) == (1, "")
+        said = f"x.jpg is the name of a picture, but {source} is a folder, whose results need one"
+        assert said in done.err
+        assert not (tmp_path / "x.jpg").exists()
 
     def test_one_in_twenty_broken(self, cli, source, out, tmp_path):
         whole = (source / "a.png").read_bytes()

@@ -181,7 +181,7 @@ class TestCommand:
     ):
         page = tmp_path / "report.html"
         page.write_text("before", "utf-8")
-        done = cli("compare", folder, "-e", "gamma", "-o", page, "--overwrite", *more)
+        done = cli("compare", folder, "-e", "gamma", "-o", page, "--overwrite", "always", *more)
         assert (done.code, done.err.count("\n")) == (1, 1)
         assert page.read_text("utf-8") == "before"
 
@@ -192,7 +192,7 @@ class TestCommand:
         done = cli(*words)
         assert (done.code, page.read_text("utf-8")) == (1, "before")
         assert "exists already; pass --overwrite" in done.err
-        assert cli(*words, "--overwrite").code == 3  # one of the pictures is broken
+        assert cli(*words, "--overwrite", "always").code == 3  # one of the pictures is broken
         assert "before" not in page.read_text("utf-8")[:10]
 
     def test_all_failed(self, cli, folder, tmp_path):

@@ -197,15 +197,25 @@ class TestIdentityKeepsEveryBit:
 
 class TestFiles:
     @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16"])
-    @pytest.mark.parametrize("kind", ["str", "path", "bytes"])
+    @pytest.mark.parametrize("kind", ["str", "path", "bytes", "file", "buffer"])
     def test_path_and_bytes_give_a_picture(self, identity, tmp_path, mode, kind):
         path = tmp_path / "a.png"
         original = picture(mode)
         original.save(path)
         before = path.read_bytes()
-        given_file = {"str": str(path), "path": path, "bytes": before}[kind]
+        given_file = {
+            "str": str(path),
+            "path": path,
+            "bytes": before,
+            "file": io.BufferedReader(io.BytesIO(before)),
+            "buffer": io.BytesIO(before),
+        }[kind]
         assert_same_picture(identity.enhance(given_file), original)
         assert path.read_bytes() == before
+
+    def test_a_file_of_text(self, identity):
+        with pytest.raises(ImageError, match=r"gives str; open the file with mode 'rb'"):
+            identity.enhance(io.StringIO("a.png"))
 
     @pytest.mark.parametrize("strength", [0.0, 1.0])
     def test_format_is_remembered(self, identity, strength):

@@ -118,7 +118,7 @@ class TestAnimations:
             warnings.simplefilter("always")
             done = cli("enhance", source, "-o", tmp_path / "out.webp", "-e", "identity")
         assert done.code == 0
-        assert "only the first is read (--frames all takes all)" in done.err
+        assert "only the first is read (`enhancekit enhance --frames all` takes all)" in done.err
         assert len(shown(tmp_path / "out.webp")[0]) == 1
 
     def test_of_16_bits(self, tmp_path):

@@ -538,6 +538,55 @@ def said_of(data):
     return [str(w.message).split(": ", 1)[1] for w in caught]
 
 
+class TestComments:
+    @pytest.mark.parametrize("comment", ["A café", "日本", "Zo\xeb"])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_of_a_jpeg_becomes_a_text_of_a_png(self, tmp_path, comment, dtype):
+        encoding = "latin-1" if comment.startswith("Z") else "utf-8"
+        stored = comment.encode(encoding)
+        if dtype == np.uint8:
+            (tmp_path / "a.jpg").write_bytes(jpeg(comment=stored))
+            write(decode(tmp_path / "a.jpg"), tmp_path / "a.png")
+        else:
+            deep = DeepPicture(np.zeros((4, 4, 3), dtype), {"comment": stored}, "TIFF", "a.tif")
+            write(deep, tmp_path / "a.png")
+        assert decode(tmp_path / "a.png").info["text"] == {"Comment": comment}
+        write(decode(tmp_path / "a.png"), tmp_path / "b.png", Encoding(metadata="strip"))
+        assert not decode(tmp_path / "b.png").info.get("text")
+
+    def test_a_text_of_that_name_goes_first(self, tmp_path):
+        both = picture()
+        both.info |= {"comment": b"old", "text": {"Comment": "new"}}
+        write(both, tmp_path / "a.png")
+        assert decode(tmp_path / "a.png").info["text"] == {"Comment": "new"}
+
+
+class TestShapesOfArrays:
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    @pytest.mark.parametrize(
+        ("given", "left"), [({}, None), ({"site": "Oslo"}, '{"site": "Oslo"}')]
+    )
+    def test_what_tifffile_says_of_them_is_left_out(self, tmp_path, dtype, given, left):
+        pixels = np.zeros((10, 12, 3), dtype)
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", metadata=given)
+        with tifffile.TiffFile(tmp_path / "a.tif") as file:
+            assert '"shape": [10, 12, 3]' in file.pages[0].description
+        enlarged = enhancekit.load("spline-x2").enhance(tmp_path / "a.tif")
+        write(enlarged, tmp_path / "b.tif")
+        with tifffile.TiffFile(tmp_path / "b.tif") as file:
+            assert file.pages[0].description == (left or "")
+            assert file.asarray().shape == (20, 24, 3)
+
+    @pytest.mark.parametrize("text", ["A shape", '["shape"]', '{"form": 1}'])
+    def test_other_descriptions_stay(self, tmp_path, text):
+        tifffile.imwrite(
+            tmp_path / "a.tif", np.zeros((4, 4, 3), np.uint8), description=text, metadata=None
+        )
+        write(decode(tmp_path / "a.tif"), tmp_path / "b.tif")
+        with tifffile.TiffFile(tmp_path / "b.tif") as file:
+            assert file.pages[0].description == text
+
+
 class TestWhatTelephonesAdd:
     def test_a_film_is_told_of(self):
         assert said_of(jpeg()) == []

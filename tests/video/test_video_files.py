@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import sys
 import tracemalloc
@@ -11,6 +12,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import enhancekit
 from enhancekit.errors import ImageError, OptionError
@@ -351,6 +353,30 @@ class TestEnhanced:
         assert spread(after) <= spread(before)
         assert np.mean(after) > 2 * np.mean(before)
         assert sound_of(tmp_path / "out.mp4") == sound_of(noisy)
+
+    @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+    def test_pictures_that_say_more_than_pyav_knows(self, tmp_path, identity, orientation):
+        pixels = np.zeros((32, 48, 3), np.uint8)
+        pixels[:8, :12] = 255  # the corner at the top left
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        with av.open(str(tmp_path / "in.avi"), "w") as file:
+            stream = file.add_stream("mjpeg", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 48, 32, "yuvj444p"
+            for number in range(3):
+                buffer = io.BytesIO()
+                Image.fromarray(pixels).save(buffer, "JPEG", exif=exif, subsampling=0)
+                packet = av.Packet(buffer.getvalue())
+                packet.stream, packet.pts, packet.dts = stream, number, number
+                packet.time_base, packet.is_keyframe = Fraction(1, 10), True
+                file.mux(packet)
+        enhance_video(tmp_path / "in.avi", tmp_path / "out.mp4", identity, crf=1)
+        shown = frames_of(tmp_path / "out.mp4")
+        wanted = {1: pixels, 3: pixels[::-1, ::-1], 6: np.rot90(pixels, 3), 8: np.rot90(pixels)}
+        assert len(shown) == 3
+        for frame in shown:
+            assert frame.shape == wanted[orientation].shape
+            assert np.abs(frame.astype(int) - wanted[orientation]).mean() < 8
 
     def test_a_failing_callback_fails_as_itself(self, tmp_path, identity):
         source = make(tmp_path / "in.mp4", scene(2), sound="")
