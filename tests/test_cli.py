@@ -545,7 +545,7 @@ BAD_PICTURES = {
     "header.png": (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n"), ""),
     "empty.png": (lambda p: p.touch(), "empty"),
     "empty.jpg": (lambda p: p.touch(), "empty"),
-    "folder.png": (lambda p: p.mkdir(), "holds no pictures"),
+    "folder.png": (lambda p: p.mkdir(), "is a folder, whose results need one"),
     "missing.png": (lambda p: None, "does not exist"),
     "file.txt/inside.png": (lambda p: p.parent.write_text("x"), "cannot be read: Not a directory"),
     "n" * 300 + ".png": (lambda p: None, "File name too long"),
