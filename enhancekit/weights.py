@@ -45,6 +45,9 @@ class Card:
     """Terms of the weights, with those of the data they were trained on."""
     data: str = ""
     """What it was trained on, and what was held out."""
+    split: Mapping[str, Any] = field(default_factory=dict)
+    """The share of scenes held out (``held_out``), and by which patterns of their names they were
+    told apart (``scenes``): empty by the reference's content, ``None`` each picture by itself."""
     figures: Mapping[str, Any] = field(default_factory=dict)
     """Measured quality: each with the protocol and the command that repeats it."""
     limits: str = ""
@@ -153,7 +156,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
 
 def _check(card: Card, path: str | os.PathLike[str]) -> None:
     """Refuse a card of another shape, which anybody may have written."""
-    tables = {"config", "figures", "parity_db"}
+    tables = {"config", "split", "figures", "parity_db"}
     for each in fields(card):
         kind, called = (Mapping, "table") if each.name in tables else (str, "text")
         if not isinstance(getattr(card, each.name), kind):

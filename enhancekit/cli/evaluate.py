@@ -46,7 +46,7 @@ def evaluate(  # noqa: PLR0917
     ] = "all",
     held_out: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share held out, as in the recipe; 0.1 if not given."),
+        typer.Option(min=0, max=1, help="Share held out; what the weights' cards say, else 0.1."),
     ] = None,
     scene: Annotated[
         str, typer.Option(help="Regular expression whose group names the scene, as in the recipe.")
@@ -77,7 +77,12 @@ def evaluate(  # noqa: PLR0917
     """Measure enhancers on pairs of pictures."""
     from enhancekit.inference.loading import load
     from enhancekit.training import evaluation_report as report
-    from enhancekit.training.evaluation import Evaluation, chosen_pairs, read_sample
+    from enhancekit.training.evaluation import (
+        Evaluation,
+        chosen_pairs,
+        held_out_share,
+        read_sample,
+    )
     from enhancekit.training.protocols import find_protocol
 
     if len(names) > 1 and (option or control):
@@ -92,18 +97,15 @@ def evaluate(  # noqa: PLR0917
     options = given_options(option)
     own: list[Path | None] = [*weights] if weights else [None] * len(names)
     chosen = find_protocol(protocol)
-    share = None if split == "all" else 0.1 if held_out is None else held_out
+    how = {"device": device, "precision": precision, "tile": tile_value(tile), **options}
+    enhancers = [load(name, weights=path, **how) for name, path in zip(names, own, strict=True)]
+    share = None
+    if split == "held-out":
+        share = held_out_share(held_out, None if make else scene, enhancers)
     pairs = chosen_pairs(data, scene=scene, held_out=share, made=bool(make))
     evaluations = [
         Evaluation(
-            load(
-                name,
-                device=device,
-                precision=precision,
-                tile=tile_value(tile),
-                weights=path,
-                **options,
-            ),
+            enhancer,
             chosen,
             metric or (),
             gt_mean,
@@ -113,7 +115,7 @@ def evaluate(  # noqa: PLR0917
             mode,
             {"folder": str(data), "make": make, "held_out": share, "scene": scene},
         )
-        for name, path in zip(names, own, strict=True)
+        for enhancer, path in zip(enhancers, own, strict=True)
     ]
     if output and output.exists() and not output.is_dir():
         raise DataError(f"{output} is a file; a report needs a folder")

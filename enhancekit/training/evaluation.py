@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,11 +23,21 @@ from enhancekit.training.pairs import Pair, find_pairs, is_held_out, pictures_in
 from enhancekit.training.protocols import Protocol, with_reference_mean
 from enhancekit.training.synthetic import SHRINKING, draw_degradation
 
-__all__ = ["Evaluation", "Sample", "Summary", "chosen_pairs", "interval_by_scene", "read_sample"]
+__all__ = [
+    "Evaluation",
+    "Sample",
+    "Summary",
+    "chosen_pairs",
+    "held_out_share",
+    "interval_by_scene",
+    "read_sample",
+]
 
 GT_MEAN = " (GT-mean)"
 _LAYOUTS = (("low", "high"), ("input", "target"))
 _RESAMPLES = 2000
+_SHARE = 0.1
+"""That recipes hold out by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,48 @@ def read_sample(pair: Pair, make: str = "") -> Sample:
     if whole.max() <= 255 and whole.min() >= 0 and np.array_equal(whole / np.float32(255), made):
         made = whole.astype(np.uint8)
     return Sample(pair.name, pair.scene, made, reference)
+
+
+def held_out_share(asked: float | None, scene: str | None, enhancers: Sequence[Enhancer]) -> float:
+    """Decide the share of scenes to measure on: at most what each of the enhancers held out.
+
+    Parameters
+    ----------
+    asked : float, optional
+        By default what their cards say, or 0.1.
+    scene : str or None
+        By which scenes are told apart here, as in `Card.split`; a warning says so if training did
+        it otherwise.
+    enhancers : sequence of Enhancer
+        What is to be measured.
+
+    Raises
+    ------
+    OptionError
+        If one of them was trained on some of these scenes.
+    """
+    splits = {e.entry.qualified_name: e.card.split for e in enhancers if e.card and e.card.split}
+    shares = {name: float(split.get("held_out", 0)) for name, split in splits.items()}
+    share = min(shares.values(), default=_SHARE) if asked is None else asked
+    for name, had in shares.items():
+        if share > had:
+            raise OptionError(
+                f"{name} held out a share of {had:g} in training, so a share of {share:g} holds "
+                "pictures it was trained on"
+            )
+        if scene not in (known := splits[name].get("scenes", [scene])):
+            warnings.warn(
+                f"{name} held out {' and '.join(map(_told_apart, known))} in training, not "
+                f"{_told_apart(scene)}: some of these pictures may be ones it was trained on",
+                stacklevel=2,
+            )
+    return share
+
+
+def _told_apart(scene: str | None) -> str:
+    if scene is None:
+        return "each photograph by itself"
+    return f"scenes by --scene {scene!r}" if scene else "scenes by their references"
 
 
 def chosen_pairs(

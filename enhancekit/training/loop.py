@@ -320,6 +320,10 @@ class Trainer:
             task=self.entry.spec.task,
             license=start.license if start else "",
             data=seen,
+            split={
+                "held_out": data.held_out,
+                "scenes": [*(s.scene for s in data.sources), *(None for _ in data.clean[:1])],
+            },
             figures={"held-out PSNR in dB, a sample, 8 bits": psnrs},
             training=done,
             date=time.strftime("%Y-%m-%d"),

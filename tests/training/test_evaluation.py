@@ -17,6 +17,7 @@ from enhancekit.training.evaluation import (
     Evaluation,
     Sample,
     chosen_pairs,
+    held_out_share,
     interval_by_scene,
     read_sample,
 )
@@ -429,6 +430,59 @@ class TestRefused:
         )
         after, _ = measured(chosen_pairs(pairs))
         assert after.rows == before.rows
+
+
+class TestHeldOutShare:
+    """Which share is measured follows from what the weights held out in training."""
+
+    @pytest.fixture
+    def trained(self, tmp_path):
+        def make(share, *scenes):
+            path = tmp_path / f"{share}.safetensors"
+            tiny = {"width": 4, "counts": (1, 1), "pack": 1}
+            network = enhancekit.load("mfnn-denoise-lite", pretrained=False, device="cpu", **tiny)
+            network.save(path, split={"held_out": share, "scenes": [*scenes]})
+            return enhancekit.load(f"file:{path}", device="cpu")
+
+        return make
+
+    def test_by_default_the_least_of_all(self, trained):
+        plain = enhancekit.load("identity")
+        assert held_out_share(None, "", [plain]) == 0.1
+        assert held_out_share(None, "", [plain, trained(0.3, ""), trained(0.2, "")]) == 0.2
+        assert held_out_share(0.25, "", [plain, trained(0.3, "")]) == 0.25
+
+    def test_more_than_was_held_out(self, trained):
+        said = "file:mfnn-denoise-lite held out a share of 0.2 .* so a share of 0.3 holds"
+        with pytest.raises(OptionError, match=said):
+            held_out_share(0.3, "", [trained(0.2, "")])
+
+    @pytest.mark.parametrize(
+        ("scene", "said"),
+        [
+            ("", "not scenes by their references"),
+            (r"^(b)", "not scenes by --scene"),
+            (None, "not each photograph by itself"),
+        ],
+    )
+    def test_other_scenes(self, trained, scene, said):
+        with pytest.warns(UserWarning, match=f"scenes by --scene '.*' in training, {said}"):
+            held_out_share(None, scene, [trained(0.2, r"^(a)")])
+        held_out_share(None, scene, [trained(0.2, r"^(a)", scene)])
+
+    def test_on_the_command_line(self, trained, pairs, cli, tmp_path):
+        trained(0.8, SCENE)
+        given = ("--data", pairs, "--split", "held-out", "--json")
+        name = f"file:{tmp_path / '0.8.safetensors'}"
+        done = cli("evaluate", name, *given, "--scene", SCENE)
+        assert done.err == ""
+        (found,) = json.loads(done.out)
+        assert found["data"]["held_out"] == 0.8
+        assert found["pairs"] == sum(is_held_out(str(i), 0.8) for i in range(6))
+        with pytest.warns(UserWarning, match="not scenes by their references"):
+            cli("evaluate", name, *given)
+        done = cli("evaluate", name, *given, "--held-out", 0.9, "--scene", SCENE)
+        assert (done.code, done.out) == (1, "")
 
 
 class TestChosenPairs:

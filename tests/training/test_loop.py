@@ -121,6 +121,7 @@ class TestCard:
         train(made, resume=True)
         found = read_card(tmp_path / "second/last.safetensors")
         assert found.license == "CC0-1.0"
+        assert found.split == {"held_out": 0.3, "scenes": [r"(s\d)"]}
         assert found.training.startswith("weights of mfnn-lite (4 steps, loss charbonnier, enhance")
         assert found.training.endswith("only head")
         assert ", then 4 steps, loss l1, " in found.training
