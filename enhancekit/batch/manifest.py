@@ -87,6 +87,7 @@ def read_manifests(folder: str | os.PathLike[str]) -> dict[str, Record]:
             lines = path.read_bytes().split(b"\n")[:-1]
         except OSError as error:
             raise FolderError(f"{path} cannot be read: {error.strerror or error}") from error
+        own: dict[str, Record] = {}
         for number, line in enumerate(lines, 1):
             record = _record(line)
             if record is None:
@@ -94,8 +95,11 @@ def read_manifests(folder: str | os.PathLike[str]) -> dict[str, Record]:
                     f"{path}, line {number} is damaged; what it said is taken as not done",
                     stacklevel=2,
                 )
-            elif record.output not in found or found[record.output].finished <= record.finished:
-                found[record.output] = record
+            else:  # the later line, whatever the clock said
+                own[record.output] = record
+        for output, record in own.items():
+            if output not in found or found[output].finished <= record.finished:
+                found[output] = record
     return found
 
 

@@ -6,26 +6,36 @@ import json
 import re
 import struct
 import warnings
+from functools import cache
 from typing import Any
 
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from enhancekit.errors import ImageWarning
+from enhancekit.imaging.deep import codecs
 
 __all__ = [
     "IPTC_TAG",
+    "SIDEWAYS",
     "as_stored",
     "captions",
     "described",
     "examined",
     "kept",
+    "orientation_in",
     "resized_exif",
     "turned",
     "upright",
     "upright_info",
+    "with_stated_profile",
+    "without_orientation",
 ]
 
+SIDEWAYS = (5, 6, 7, 8)
+"""Orientations of pictures that lie on their side."""
+_RESOLUTIONS = (int(ExifTags.Base.XResolution), int(ExifTags.Base.YResolution))
+_COLOUR_SPACE = int(ExifTags.Base.ColorSpace)
 _DESCRIPTION = int(ExifTags.Base.ImageDescription)
 _ORIENTATION = int(ExifTags.Base.Orientation)
 _PHOTOGRAPH = int(ExifTags.IFD.Exif)
@@ -106,6 +116,8 @@ def examined(picture: Image.Image, where: str) -> tuple[dict[Any, Any], int]:
     try:
         exif = _exif_of(picture, info)
         value = exif.get(_ORIENTATION, 1)
+        if picture.mode in ("RGB", "RGBA", "P"):
+            info = with_stated_profile(info, exif)
         if picture.format == "TIFF":
             info.update(described(exif))
         elif "exif" not in info and "Raw profile type exif" in info:
@@ -125,7 +137,37 @@ def examined(picture: Image.Image, where: str) -> tuple[dict[Any, Any], int]:
     if isinstance(picture, PngImagePlugin.PngImageFile) and picture.tell() == 0:
         known = {k for k, found in zip(_PROFILES, ("xmp", "exif"), strict=True) if found in info}
         info["text"] = {k: v for k, v in picture.text.items() if k not in known}
-    return upright_info(info), value if value in _TURNS else 1
+    value = value if value in _TURNS else 1
+    return upright_info(info, value), value
+
+
+def orientation_in(xmp: Any) -> int:
+    """Return the orientation that XMP states, or 1.
+
+    Examples
+    --------
+    >>> orientation_in(b'<x tiff:Orientation="6"/>'), orientation_in(None)
+    (6, 1)
+    """
+    found = _XMP_ORIENTATION.search(xmp) if _is_bytes(xmp) else None
+    return int(found[0][-1:]) if found else 1
+
+
+def with_stated_profile(info: dict[Any, Any], exif: Image.Exif) -> dict[Any, Any]:
+    """Add the profile of Adobe RGB where EXIF alone says so, as cameras do (DCF 2.0)."""
+    space = exif.get_ifd(ExifTags.IFD.Exif).get(_COLOUR_SPACE)
+    by_index = space == 0xFFFF and exif.get_ifd(ExifTags.IFD.Interop).get(1) == "R03"
+    if info.get("icc_profile") or not (space == 2 or by_index):
+        return info
+    return {**info, "icc_profile": _adobe_rgb()}
+
+
+@cache
+def _adobe_rgb() -> bytes:
+    """Return the profile, as of a fixed date, so that equal pictures give equal files."""
+    profile = bytearray(codecs("Adobe RGB").cms_profile("adobergb"))
+    struct.pack_into(">6H", profile, 24, 1998, 5, 1, 0, 0, 0)
+    return bytes(profile)
 
 
 def _exif_of(picture: Image.Image, info: dict[Any, Any]) -> Image.Exif:
@@ -157,21 +199,26 @@ def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     array([[3, 1],
            [4, 2]])
     """
-    if orientation in (5, 6, 7, 8):
+    if orientation in SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
     flip_rows = orientation in (3, 4, 7, 8)
     flip_columns = orientation in (2, 3, 6, 7)
     return pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
-def upright_info(info: dict[Any, Any]) -> dict[Any, Any]:
+def upright_info(info: dict[Any, Any], orientation: int) -> dict[Any, Any]:
     """Return a picture's info with the orientation in EXIF and XMP reset to upright.
+
+    Its resolutions change places where it lay on its side.
 
     A film, which no picture here has any more, is not claimed either.
     """
     changed = dict(info)
+    sideways = orientation in SIDEWAYS
+    if sideways and isinstance(info.get("dpi"), tuple):
+        changed["dpi"] = info["dpi"][::-1]
     if _is_bytes(info.get("exif")):
-        changed["exif"] = _upright_exif(info["exif"])
+        changed["exif"] = _upright_exif(info["exif"], sideways=sideways)
     if _is_bytes(info.get("xmp")):
         changed["xmp"] = _XMP_ORIENTATION.sub(rb"\g<1>1", info["xmp"])
         changed["xmp"] = _XMP_FILM.sub(rb"\g<1>0", changed["xmp"])
@@ -206,12 +253,23 @@ class _Exif:
         tags = {self.whole(p, kind=3): (self.whole(p + 2, kind=3), p + 8) for p in places}
         return tags, first + 2 + 12 * count
 
+    def drop(self, tag: int) -> None:
+        """Leave a tag out of the main directory; what follows moves up, values stay in place."""
+        first = self.start + self.whole(self.start + 4)
+        count = self.whole(first, kind=3)
+        end = first + 2 + 12 * count + 4
+        for place in range(first + 2, end - 4, 12):
+            if self.whole(place, kind=3) == tag:
+                self.data[place:end] = self.data[place + 12 : end] + bytes(12)
+                self.put(first, 3, count - 1)
+                return
+
     def first(self) -> tuple[dict[int, tuple[int, int]], int]:
         """Return the main directory."""
         return self.directory(self.start + 4)
 
 
-def _upright_exif(data: bytes) -> bytes:
+def _upright_exif(data: bytes, *, sideways: bool) -> bytes:
     """Reset the orientation, and drop the thumbnail, which shows the picture as it was."""
     exif = _Exif(data)
     try:
@@ -219,6 +277,11 @@ def _upright_exif(data: bytes) -> bytes:
         kind, place = tags.get(_ORIENTATION, (0, 0))
         if place and exif.whole(place, kind) in _TURNS:
             exif.put(place, kind, 1)
+        if sideways and all(tag in tags for tag in _RESOLUTIONS):
+            across, along = (tags[tag][1] for tag in _RESOLUTIONS)  # where their values stand
+            values = exif.whole(across), exif.whole(along)
+            exif.put(across, 4, values[1])
+            exif.put(along, 4, values[0])
         if exif.whole(following):
             thumbnail, _ = exif.directory(following)
             if thumbnail.keys() >= _THUMBNAIL:
@@ -251,6 +314,16 @@ def resized_exif(data: bytes, size: tuple[int, int]) -> bytes:
                 if place:
                     exif.put(place, kind, length)
     except struct.error:  # damaged, or a side of more than 16 bits; the pixels say it themselves
+        return data
+    return bytes(exif.data)
+
+
+def without_orientation(data: bytes) -> bytes:
+    """Leave the orientation out of EXIF; Pillow writes EXIF that has one anew, and loses texts."""
+    exif = _Exif(data)
+    try:
+        exif.drop(_ORIENTATION)
+    except struct.error:  # damaged
         return data
     return bytes(exif.data)
 

@@ -22,7 +22,7 @@ from enhancekit.imaging.deep import DEEP_MODES, save_png, text_chunks
 from enhancekit.imaging.formats import SUFFIXES, Encoding, Format
 from enhancekit.imaging.frames import Frames, check_kind, save_animation, save_pages
 from enhancekit.imaging.heif import save_heif
-from enhancekit.imaging.metadata import kept, resized_exif
+from enhancekit.imaging.metadata import kept, resized_exif, without_orientation
 from enhancekit.imaging.modes import plain_mode
 from enhancekit.imaging.tiff import flat_tags
 
@@ -139,7 +139,10 @@ class Photograph(Image.Image):
         path = _path_of(fp)
         kind = SUFFIXES.get(f".{format.lower()}" if format else path.suffix.lower())
         plainly = isinstance(fp, (str, os.PathLike)) and format is None and not params
-        if kind is not None and (plainly or kind.name == "HEIF"):
+        # of its own accord Pillow's writer of TIFF leaves out exposure and place
+        whole_tiff = kind is SUFFIXES[".tif"] and not params
+        whole_tiff &= SUFFIXES.get(path.suffix.lower(), kind) is kind
+        if kind is not None and (plainly or whole_tiff or kind.name == "HEIF"):
             _save(self, fp, Encoding(format=format, **params))
         else:
             suffixes = Image.registered_extensions()
@@ -309,6 +312,8 @@ def _as_pillow_takes_it(name: str, metadata: dict[str, Any]) -> dict[str, Any]:
         # the part of EXIF that tells of the exposure crashes Pillow's writer when it compresses
         found = {k: v for k, v in found.items() if k in ("icc_profile", "dpi")}
         found["tiffinfo"] = flat_tags(metadata)
+    elif name == "AVIF" and "exif" in found:
+        found["exif"] = without_orientation(found["exif"])
     elif name == "JPEG" and "iptc" in found:
         captions = found.pop("iptc")
         resource = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(captions)) + captions

@@ -34,7 +34,14 @@ from enhancekit.imaging.formats import FORMATS, MAX_PIXELS
 from enhancekit.imaging.frames import Frames, animated
 from enhancekit.imaging.headers import avif_bits, check_png, png_is_deep, webp_size
 from enhancekit.imaging.heif import is_heif, open_heif
-from enhancekit.imaging.metadata import examined, kept, turned, upright, upright_info
+from enhancekit.imaging.metadata import (
+    SIDEWAYS,
+    examined,
+    kept,
+    turned,
+    upright,
+    upright_info,
+)
 from enhancekit.imaging.modes import check_range, plain_mode
 from enhancekit.imaging.pictures import DeepPicture, Picture
 from enhancekit.imaging.tiff import TiffLayout, pages_of, read_tiff
@@ -281,6 +288,7 @@ def _read_tiff(
         check((page.width, page.height), 1)
         check(page.tile, 1)
     check((sum(page.width * page.height for page in pages), 1), 1)
+    pages[0].refuse_raw()
     if not every:
         _one_frame(2 if pages[0].directory.next else 1, "TIFF", where, every=False)
     pictures: list[Picture] = []
@@ -291,19 +299,34 @@ def _read_tiff(
         else:
             with _PIXELS.lifted(page.width * page.height):
                 try:
-                    if shallow is None:
-                        file.seek(0)
-                        shallow = TiffImagePlugin.TiffImageFile(file, "")
-                    shallow.seek(number)
+                    shallow = _at_page(number, shallow, file)
                 except SyntaxError as error:
                     if "unknown pixel mode" not in str(error):
                         raise
                     raise page.unread() from error
                 check(shallow.size, 1)
                 shallow.load()
+                if palette := page.palette():
+                    shallow.putpalette(palette)
+            if page.orientation in SIDEWAYS and "dpi" in shallow.info:  # Pillow has turned it
+                shallow.info["dpi"] = shallow.info["dpi"][::-1]
             pictures.append(_finished(shallow, where))
         page.tell_of_what_is_left_out(where)
     return Frames(tuple(pictures))
+
+
+def _at_page(
+    number: int, opened: TiffImagePlugin.TiffImageFile | None, file: BinaryIO
+) -> TiffImagePlugin.TiffImageFile:
+    """Let Pillow open the file, or turn to another page of it."""
+    if opened is None:
+        file.seek(0)
+        opened = TiffImagePlugin.TiffImageFile(file, "")
+    if number != opened.tell():
+        for name in ("icc_profile", "dpi", "resolution"):
+            opened.info.pop(name, None)  # of the page before, which this one may lack
+        opened.seek(number)
+    return opened
 
 
 def _scans(data: bytes) -> tuple[int, int]:
@@ -431,7 +454,7 @@ def _one_frame(frames: int, kind: str | None, where: str, *, every: bool) -> Non
 def _deep_tiff(file: BinaryIO, layout: TiffLayout, number: int, where: str) -> DeepPicture:
     info, orientation = layout.info(file)
     pixels = turned(read_tiff(file, layout, number), orientation)
-    return DeepPicture(pixels, kept(upright_info(info)), "TIFF", where)
+    return DeepPicture(pixels, kept(upright_info(info, orientation)), "TIFF", where)
 
 
 def _finished(picture: Image.Image, where: str) -> Image.Image:

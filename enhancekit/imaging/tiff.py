@@ -17,7 +17,14 @@ from PIL.TiffImagePlugin import COMPRESSION_INFO, ImageFileDirectory_v2
 
 from enhancekit.errors import ImageError, ImageWarning
 from enhancekit.imaging.deep import checked, codecs
-from enhancekit.imaging.metadata import IPTC_TAG, as_stored, captions, described
+from enhancekit.imaging.metadata import (
+    IPTC_TAG,
+    as_stored,
+    captions,
+    described,
+    orientation_in,
+    with_stated_profile,
+)
 
 __all__ = ["TiffLayout", "flat_tags", "pages_of", "read_tiff", "save_tiff"]
 
@@ -25,6 +32,7 @@ __all__ = ["TiffLayout", "flat_tags", "pages_of", "read_tiff", "save_tiff"]
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _OFFSETS, _COUNTS, _XMP, _ICC = 273, 279, 700, 34675
+_BELOW, _DNG_VERSION = 330, 50706
 _STRIP = 2**20
 """Bytes of a strip before it is compressed, about."""
 _COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}
@@ -83,6 +91,7 @@ class TiffLayout:
         self.kinds = set(self._values(339, (1,)))
         self.extra = self._values(338, ())
         self.compression = int(self.directory.get(259, 1))
+        self.planes = int(self.directory.get(284, 1)) == 2
         self.tile = (int(self.directory.get(322, 1)), int(self.directory.get(323, 1)))
 
     def _values(self, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -99,6 +108,13 @@ class TiffLayout:
             If its samples are of a depth or kind that nothing here reads exactly.
         """
         said = self._said
+        if self.bits == (32,) and self.photometric == 0:
+            raise self.unread()
+        if self.bits == (8, 8) and self.planes:
+            raise ImageError(
+                f"{said}, grey and alpha one after the other, are not read from TIFF; save it with "
+                "both side by side"
+            )
         if max(self.bits) <= 8 or (self.bits == (32,) and self.kinds == {3}):
             self._check_compression(_SHALLOW_COMPRESSIONS)
             return False
@@ -137,6 +153,29 @@ class TiffLayout:
                 "Deflate or none"
             )
 
+    def refuse_raw(self) -> None:
+        """Refuse a camera's raw data, of which Pillow would give the preview.
+
+        Raises
+        ------
+        ImageError
+            If it is such a file: DNG, or one whose first picture is small and has others below it.
+        """
+        is_preview = int(self.directory.get(254, 0)) & 1 and _BELOW in self.directory
+        if is_preview or _DNG_VERSION in self.directory:
+            raise ImageError(
+                "a camera's raw data, of which only the preview could be read; develop it first, "
+                "to TIFF of 16 bits, say"
+            )
+
+    def palette(self) -> list[int] | None:
+        """Return the colours of a palette that old programs wrote with 8 bits instead of 16."""
+        found = self.directory.get(320) if self.photometric == 3 else None
+        if not found or not 0 < max(found) < 256:
+            return None
+        count = len(found) // 3
+        return [int(found[i + channel * count]) for i in range(count) for channel in range(3)]
+
     def unread(self) -> ImageError:
         """Return the error for channels that Pillow has no mode for."""
         extra = " with extra channels" if self.extra else ""
@@ -158,10 +197,21 @@ class TiffLayout:
                 ImageWarning,
                 stacklevel=2,
             )
+        if _BELOW in self.directory:
+            warnings.warn(
+                f"{where}: what lies below its pages (SubIFDs), small copies perhaps, is left out",
+                ImageWarning,
+                stacklevel=2,
+            )
         others = sorted(tag for tag in self.directory if tag in _OTHERS)
         if others:
             named = ", ".join(f"{tag} ({_OTHERS[tag]})" for tag in others)
             warnings.warn(f"{where}: its tags {named} are left out", ImageWarning, stacklevel=2)
+
+    @property
+    def orientation(self) -> int:
+        """Which way up it is, by its tag or by its XMP."""
+        return int(self.directory.get(274) or orientation_in(self.directory.get(_XMP)))
 
     def info(self, file: BinaryIO) -> tuple[dict[Any, Any], int]:
         """Return the metadata as PIL names them, and the orientation."""
@@ -178,9 +228,8 @@ class TiffLayout:
         # all told: left to find the first page itself, Pillow reads a header of 8 bytes
         exif.endian, exif.bigtiff = "<" if head[:2] == b"II" else ">", 43 in head[2:]
         exif.load_from_fp(file, self.start)
-        return {**found, **described(exif), **captions(self.directory)}, int(
-            self.directory.get(274, 1)
-        )
+        told = with_stated_profile({**found, **described(exif)}, exif)
+        return {**told, **captions(self.directory)}, self.orientation
 
 
 def pages_of(file: BinaryIO) -> list[TiffLayout]:
@@ -318,8 +367,16 @@ def flat_tags(kept: dict[str, Any]) -> ImageFileDirectory_v2:
     """
     directory = ImageFileDirectory_v2(prefix=b"II")
     _describe(directory, {k: v for k, v in kept.items() if k in ("exif", "xmp", "iptc")})
-    for tag in [tag for tag in directory if isinstance(directory[tag], dict)]:
+    below = [tag for tag in directory if isinstance(directory[tag], dict)]
+    for tag in below:
         del directory[tag]
+    if below:
+        warnings.warn(
+            "exposure and place in EXIF are left out of a TIFF that is saved with options; save it "
+            "without",
+            ImageWarning,
+            stacklevel=4,
+        )
     return directory
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -528,14 +529,25 @@ def _items(
                 first, last = now if first is None else first, now
                 # some containers know no durations; then the last is like the one before
                 end = now + (float(_seconds(frame.duration, frame.time_base)) or elapsed)
-    _refuse_cut_off(reading, video, 0.0 if first is None else end - first, source)
+    _refuse_cut_off(reading, video, 0.0 if first is None else first, end, source)
+
+
+_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 
 
 def _refuse_cut_off(
-    reading: InputContainer, video: VideoStream, seconds: float, source: Path
+    reading: InputContainer, video: VideoStream, first: float, end: float, source: Path
 ) -> None:
     """Refuse a file of which clearly less came than its header says, the last frame included."""
-    if video.duration is not None and video.time_base is not None:
+    seconds = end - first
+    if "matroska" in reading.format.name and len(reading.streams) > 1:
+        # of few frames FFmpeg takes the film to be as long as the sound; muxers state its end
+        told = _DURATION.fullmatch(video.metadata.get("DURATION", ""))
+        if told is None:
+            return
+        hours, minutes, rest = map(float, told.groups())
+        stated = 3600 * hours + 60 * minutes + rest - first
+    elif video.duration is not None and video.time_base is not None:
         stated = float(video.duration * video.time_base)
     elif reading.duration is not None and len(reading.streams) == 1:
         stated = reading.duration / 1e6

@@ -216,6 +216,18 @@ class TestManifest:
         with pytest.warns(UserWarning, match=r"manifest\.jsonl, line 2 is damaged"):
             assert len(read_manifests(out)) == 2
 
+    def test_the_last_line_counts_whatever_the_clock_said(self, source, out):
+        def run(**how):
+            done = enhance_folder(source, out, "gamma", overwrite="stale", **how)
+            return {result.status for result in done}
+
+        run()
+        manifest = out / "manifest.jsonl"
+        lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+        ahead = [line | {"finished": "2091-01-01T00:00:00+00:00"} for line in lines]
+        manifest.write_text("".join(json.dumps(line) + "\n" for line in ahead))
+        assert [run(strength=0.5), run(strength=0.5), run()] == [{"done"}, {"kept"}, {"done"}]
+
     def test_the_last_record_counts(self, source, out):
         list(enhance_folder(source, out, "gamma"))
         list(enhance_folder(source, out, "identity", overwrite="always"))

@@ -293,6 +293,30 @@ class TestRefused:
             decode(tmp_path / "a" / "b.png")
 
 
+class TestResolution:
+    @pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG", "deep"])
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_turns_with_the_picture(self, tmp_path, kind, orientation):
+        path = tmp_path / "a"
+        if kind == "deep":
+            how = {"resolution": (200, 100), "resolutionunit": 2, "photometric": "rgb"}
+            tags = [(274, 3, 1, orientation, True)]
+            tifffile.imwrite(path, np.zeros((10, 20, 3), np.uint16), extratags=tags, **how)
+        else:
+            turn = Image.Exif()
+            turn[274], turn[282], turn[283] = orientation, 200.0, 100.0
+            Image.new("RGB", (20, 10)).save(path, kind, dpi=(200, 100), exif=turn)
+        found = decode(path)
+        sideways = orientation >= 5
+        assert found.size == ((10, 20) if sideways else (20, 10))
+        assert [round(float(d)) for d in found.info["dpi"]] == (
+            [100, 200] if sideways else [200, 100]
+        )
+        if kind == "JPEG":
+            told = [found.getexif()[tag] for tag in (282, 283)]
+            assert told == ([100, 200] if sideways else [200, 100])
+
+
 class TestTrainingPictures:
     def test_rgb(self, tmp_path):
         upright().save(tmp_path / "a.png")

@@ -8,6 +8,7 @@ import shutil
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -20,8 +21,8 @@ from enhancekit.errors import ImageError, ImageWarning, OptionError
 from enhancekit.imaging.colour import Profile
 from enhancekit.imaging.convert import open_image
 from enhancekit.imaging.formats import FORMATS, Encoding
-from enhancekit.imaging.pictures import DeepPicture, check_fits, check_output, write
-from enhancekit.imaging.reading import decode
+from enhancekit.imaging.pictures import DeepPicture, check_fits, check_output, encode, write
+from enhancekit.imaging.reading import decode, decode_frames
 from enhancekit.imaging.shaper import shaper_of
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -306,7 +307,105 @@ def with_curves(icc, curve):
     return bytes(data)
 
 
+class TestRarerTiffs:
+    @pytest.mark.parametrize("mark", ["preview", "DNG"])
+    def test_raw_data_are_no_preview(self, mark):
+        buffer = io.BytesIO()
+        tags = [(50706, 1, 4, b"\1\4\0\0", True)] if mark == "DNG" else []
+        below = {"subfiletype": 1, "subifds": 1} if mark == "preview" else {}
+        with tifffile.TiffWriter(buffer) as file:
+            small = np.full((12, 16, 3), 90, np.uint8)
+            file.write(small, photometric="rgb", metadata=None, extratags=tags, **below)
+            if below:
+                file.write(np.zeros((120, 160), np.uint16), photometric=32803, metadata=None)
+        with pytest.raises(ImageError, match="camera's raw data, of which only the preview"):
+            decode(buffer.getvalue())
+
+    @pytest.mark.parametrize("deep_first", [True, False])
+    def test_a_page_has_nothing_of_the_page_before(self, deep_first):
+        told = {"iccprofile": ADOBE, "resolution": (300, 300), "resolutionunit": 2}
+        first = np.full((4, 4, 3), 60, np.uint16 if deep_first else np.uint8)
+        buffer = io.BytesIO()
+        with tifffile.TiffWriter(buffer) as file:
+            for pixels, more in ((first, told), (np.full((4, 4), 60, np.uint8), {})):
+                kind = "rgb" if pixels.ndim == 3 else "minisblack"
+                file.write(pixels, photometric=kind, metadata=None, **more)
+            file.write(np.full((4, 4), 60, np.uint8), metadata=None, **told)
+        pages = decode_frames(buffer.getvalue()).pictures
+        assert ["icc_profile" in page.info for page in pages] == [True, False, True]
+        assert [page.info.get("dpi") == (300, 300) for page in pages] == [True, False, True]
+
+    @pytest.mark.parametrize("compression", [None, "lzw"])
+    def test_grey_and_alpha_in_planes_are_refused(self, compression):
+        buffer = io.BytesIO()
+        planes = np.stack([np.full((8, 8), 64, np.uint8), np.full((8, 8), 200, np.uint8)])
+        tifffile.imwrite(
+            buffer, planes, photometric="minisblack", planarconfig="separate",
+            extrasamples=["unassalpha"], compression=compression, metadata=None,
+        )  # fmt: skip
+        with pytest.raises(ImageError, match="grey and alpha one after the other"):
+            decode(buffer.getvalue())
+
+    @pytest.mark.parametrize("times", [1, 257])
+    def test_palettes_of_8_bits(self, times):
+        buffer = io.BytesIO()
+        colours = np.stack([np.arange(256), np.arange(256)[::-1], np.full(256, 7)])
+        shown = np.tile(np.arange(256, dtype=np.uint8), (2, 1))
+        colormap = (colours * times).astype(np.uint16)
+        tifffile.imwrite(buffer, shown, photometric="palette", colormap=colormap, metadata=None)
+        found = np.asarray(decode(buffer.getvalue()).convert("RGB"))
+        np.testing.assert_array_equal(found[0], colours.T)
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_an_orientation_in_xmp_alone(self, dtype):
+        xmp = b'<x tiff:Orientation="6"/>'
+        buffer = io.BytesIO()
+        tags = [(700, 1, len(xmp), xmp, True)]
+        pixels = np.zeros((4, 8, 3), dtype)
+        tifffile.imwrite(buffer, pixels, photometric="rgb", metadata=None, extratags=tags)
+        found = decode(buffer.getvalue())
+        assert found.size == (4, 8)
+        assert b'"6"' not in found.info["xmp"]
+
+    def test_floats_whose_white_is_zero_are_refused(self):
+        buffer = io.BytesIO()
+        grey = np.full((8, 8), 0.25, np.float32)
+        tifffile.imwrite(buffer, grey, photometric="miniswhite", metadata=None)
+        with pytest.raises(ImageError, match="32 bits, white is zero, are not read"):
+            decode(buffer.getvalue())
+
+
 class TestColour:
+    @pytest.mark.parametrize(
+        ("kind", "told"),
+        [("PNG", "index"), ("JPEG", "index"), ("JPEG", "space"), ("TIFF", "space")],
+    )
+    def test_adobe_rgb_by_exif_alone(self, brighten, kind, told):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0xA001] = 0xFFFF if told == "index" else 2
+        if told == "index":
+            exif.get_ifd(0x8769)[0xA005] = {1: "R03", 2: b"0100"}
+        green = Image.new("RGB", (16, 16), (60, 160, 60))
+        with_exif, with_profile = io.BytesIO(), io.BytesIO()
+        green.info["exif"] = exif.tobytes()
+        with_exif.write(encode(green, Path(f"a.{kind.lower()}")))
+        del green.info["exif"]
+        green.save(with_profile, "PNG", icc_profile=ADOBE)
+        found = brighten.enhance(with_exif.getvalue())
+        wanted = brighten.enhance(with_profile.getvalue())
+        assert np.abs(np.asarray(found).astype(int) - np.asarray(wanted)).max() <= 2
+        assert found.info["icc_profile"][36:] == ADOBE[36:]  # but for its date
+
+    @pytest.mark.parametrize("index", [None, "R98"])
+    def test_other_colour_spaces_are_srgb(self, index):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0xA001] = 0xFFFF
+        if index:
+            exif.get_ifd(0x8769)[0xA005] = {1: index}
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(buffer, "JPEG", exif=exif)
+        assert "icc_profile" not in decode(buffer.getvalue()).info
+
     def smooth(self):
         y, x = np.mgrid[0:24, 0:32].astype(np.float32)
         return np.stack((x / 40 + 0.1, y / 40 + 0.2, (x + y) / 90 + 0.1), axis=2)
@@ -596,6 +695,15 @@ class TestWhatIsLeftOut:
         said = rf"{left} of its {shape[2]} channels have no meaning here"
         with pytest.warns(ImageWarning, match=said):
             decode(tmp_path / "a.tif")
+
+    def test_what_lies_below_pages(self):
+        buffer = io.BytesIO()
+        with tifffile.TiffWriter(buffer) as file:
+            large = np.full((32, 32, 3), 90, np.uint8)
+            file.write(large, photometric="rgb", subifds=1, metadata=None)
+            file.write(large[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+        with pytest.warns(ImageWarning, match=r"SubIFDs.*left out"):
+            assert decode(buffer.getvalue()).size == (32, 32)
 
     def test_tags_of_maps(self, tmp_path):
         tags = [(33550, "d", 3, (1.0, 1.0, 0.0), True)]

@@ -46,12 +46,43 @@ class TestSave:
     @pytest.mark.parametrize("options", [{}, {"quality": 50}])
     def test_keeps_what_came_with_it(self, photograph, tmp_path, suffix, options):
         path = tmp_path / f"out.{suffix}"
-        enhancekit.load("gamma").enhance(photograph).save(path, **options)
+        done = enhancekit.load("gamma").enhance(photograph)
+        if options and suffix == "tif":
+            with pytest.warns(ImageWarning, match="exposure and place in EXIF are left out"):
+                done.save(path, **options)
+        else:
+            done.save(path, **options)
+            with Image.open(path) as saved:
+                assert saved.getexif().get_ifd(EXIF)[WIDTH] == 16
         with Image.open(path) as saved:
             assert saved.size == (16, 24)
             assert saved.info["icc_profile"] == PROFILE
             assert saved.getexif()[MAKER] == "Maker"
             assert saved.getexif().get(ORIENTATION, 1) == 1
+
+    @pytest.mark.parametrize("to_buffer", [True, False])
+    def test_exposure_in_a_tiff_that_is_asked_for_by_name(self, photograph, tmp_path, to_buffer):
+        done = enhancekit.load("identity").enhance(photograph)
+        target = io.BytesIO() if to_buffer else tmp_path / "a.tif"
+        done.save(target, "TIFF")
+        with Image.open(target) as saved:
+            assert saved.getexif().get_ifd(EXIF)[WIDTH] == 16
+        done.save(tmp_path / "b.dat", "TIFF")
+        with Image.open(tmp_path / "b.dat") as saved:
+            assert (saved.format, saved.size) == ("TIFF", (16, 24))
+
+    def test_letters_and_notes_in_avif(self, tmp_path):
+        artist = "Zoë Müller".encode()
+        exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2)
+        exif += struct.pack("<HHIHH", 274, 3, 1, 1, 0)
+        exif += struct.pack("<HHII", 315, 2, len(artist) + 1, 38) + bytes(4) + artist + b"\0"
+        (tmp_path / "a.jpg").write_bytes(jpeg(exif=exif))
+        write(enhancekit.load("identity").enhance(tmp_path / "a.jpg"), tmp_path / "a.avif")
+        stored = (tmp_path / "a.avif").read_bytes()
+        place = stored.index(artist)
+        assert stored[place - 38 : place - 34] == b"II*\0"  # where the entry says it is
+        with Image.open(tmp_path / "a.avif") as saved:
+            assert saved.getexif()[315].encode("latin-1") == artist
 
     def test_resolution(self, photograph, tmp_path):
         enhancekit.load("identity").enhance(photograph).save(tmp_path / "out.jpg")
@@ -340,7 +371,8 @@ class TestWithOptionsOfPillow:
     def test_tiff_keeps_what_its_main_directory_holds(self, photograph, tmp_path):
         done = enhancekit.load("identity").enhance(photograph)
         done.info.update(xmp=b"<x/>", iptc=IPTC)
-        done.save(tmp_path / "a.tif", compression="tiff_lzw")
+        with pytest.warns(ImageWarning, match="exposure and place in EXIF are left out"):
+            done.save(tmp_path / "a.tif", compression="tiff_lzw")
         found = decode(tmp_path / "a.tif")
         assert found.getexif()[MAKER] == "Maker"
         assert (found.info["xmp"], found.info["iptc"]) == (b"<x/>", IPTC)
@@ -456,7 +488,8 @@ class TestTextsOfExif:
     def test_in_a_tiff_with_options_of_pillow(self, tmp_path):
         picture().save(tmp_path / "in.jpg", exif=exif_with_texts())
         done = enhancekit.load("identity").enhance(tmp_path / "in.jpg")
-        done.save(tmp_path / "a.tif", compression="tiff_lzw")
+        with pytest.warns(ImageWarning, match="exposure and place in EXIF are left out"):
+            done.save(tmp_path / "a.tif", compression="tiff_lzw")
         assert texts_of(tmp_path / "a.tif") == {tag: STORED[tag] for tag in (33432, 315)}
 
     def test_of_exif_in_a_text_of_a_png(self, tmp_path):

@@ -378,6 +378,29 @@ class TestEnhanced:
             assert frame.shape == wanted[orientation].shape
             assert np.abs(frame.astype(int) - wanted[orientation]).mean() < 8
 
+    @pytest.mark.parametrize("still", [1, 6])
+    def test_few_pictures_beside_much_sound(self, tmp_path, identity, still):
+        with av.open(str(tmp_path / "in.mkv"), "w") as file:
+            pictures = file.add_stream("libx264", rate=1)
+            pictures.width, pictures.height, pictures.pix_fmt = 32, 32, "yuv420p"
+            sound = file.add_stream("aac", rate=48000, layout="stereo")
+            for number in range(still):
+                grey = np.full((32, 32, 3), 99, np.uint8)
+                frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+                frame = frame.reformat(format="yuv420p")
+                frame.pts, frame.time_base = number, Fraction(1)
+                file.mux(pictures.encode(frame))
+            file.mux(pictures.encode(None))
+            for number in range(600):
+                tone = av.AudioFrame.from_ndarray(
+                    np.zeros((2, 1024), np.float32), format="fltp", layout="stereo"
+                )
+                tone.sample_rate, tone.pts = 48000, number * 1024
+                tone.time_base = Fraction(1, 48000)
+                file.mux(sound.encode(tone))
+            file.mux(sound.encode(None))
+        assert enhance_video(tmp_path / "in.mkv", tmp_path / "out.mkv", identity) == still
+
     def test_a_failing_callback_fails_as_itself(self, tmp_path, identity):
         source = make(tmp_path / "in.mp4", scene(2), sound="")
 
