@@ -53,11 +53,11 @@ def find_plugins() -> Iterator[Found]:
             if name in seen:
                 continue
             seen.add(name)
+            if not isinstance(config, str) and GROUP not in config:
+                continue  # whatever is wrong with it is its own affair
             version = distro.version or _recorded_version(distro.name)
             if isinstance(config, str):
                 yield Found(Provider(distro.name, name, version), error=config)
-                continue
-            if GROUP not in config:
                 continue
             unmet = _unmet_requirement(name)
             for point, text in config[GROUP].items():
@@ -77,7 +77,7 @@ def _recorded_version(name: str) -> str:
 
     try:
         return metadata.version(name)
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, ValueError, OSError):  # or it is no UTF-8
         return "0"
 
 
@@ -89,6 +89,8 @@ def _unmet_requirement(distribution: str) -> str:
         lines = metadata.requires(distribution) or ()
     except metadata.PackageNotFoundError:
         return ""
+    except (ValueError, OSError) as error:
+        return f"its metadata cannot be read: {error}"
     for line in lines:
         if not re.match(r"enhancekit\b(?![-_.])", line, re.IGNORECASE):
             continue

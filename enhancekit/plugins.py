@@ -318,6 +318,7 @@ def _refuse_nothing_or_repeated(entries: Collection[Entry[Any]]) -> None:
 
 
 _host: Host | None = None
+_making = threading.RLock()
 
 
 def host() -> Host:
@@ -330,9 +331,10 @@ def host() -> Host:
     True
     """
     global _host
-    if _host is None:
-        _host = Host()
-    return _host
+    with _making:
+        if _host is None:
+            _host = Host()
+        return _host
 
 
 def use(other: Host | None) -> Host | None:

@@ -180,6 +180,47 @@ def test_untrained_only_on_request(tmp_path):
         export("mfnn-report", tmp_path / "a.onnx")
 
 
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        ("x * (0.5 if x.shape[2] > 96 else 0.6)", "decides by the size of the pictures"),
+        ("x / len(x)", "decides by the number of the pictures"),
+    ],
+)
+def test_a_network_that_decides_by_its_input_is_refused(make_plugin, tmp_path, forward, said):
+    make_plugin(
+        backbones=[{"name": "branching", "target": "{code}:Branching"}],
+        enhancers=[{"name": "branching", "task": "tone", "backbone": "orbit:branching"}],
+        code=f"""
+        import torch
+        from enhancekit.specs import SizeRequirements
+
+        class Branching(torch.nn.Module):
+            size_requirements = SizeRequirements()
+
+            def forward(self, x):
+                return {forward}
+        """,
+    )
+    with pytest.raises(PluginError, match=rf"orbit:branching .*{said}"):
+        export("branching", tmp_path / "a.onnx", pretrained=False)
+    with pytest.raises(PluginError, match=rf"orbit:branching .*{said}"):
+        enhancekit.load("branching", pretrained=False, engine="onnxruntime")
+
+
+def test_under_other_defaults_of_torch(weights, tmp_path):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            off = export("mfnn-lite", tmp_path / "a.onnx", weights=weights, options=TINY)
+        loaded = enhancekit.load(f"onnx:{tmp_path / 'a.onnx'}", engine="onnxruntime")
+        loaded.enhance(np.zeros((9, 8, 3), np.uint8))
+    finally:
+        torch.set_default_dtype(before)
+    assert off <= TOLERANCE
+
+
 def test_a_network_that_becomes_another_is_refused(make_plugin, tmp_path):
     make_plugin(
         backbones=[{"name": "fickle", "target": "{code}:Fickle"}],

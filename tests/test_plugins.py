@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 
 import pytest
@@ -490,6 +492,38 @@ def test_a_source_checkout_gives_its_version(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     found = [f.provider for f in discovery.find_plugins() if f.provider.plugin == "meteor"]
     assert [str(provider) for provider in found] == ["meteor-plugin 3.4"]
+
+
+@pytest.mark.parametrize("group", ["console_scripts", "enhancekit"])
+def test_metadata_that_are_no_utf_8(tmp_path, monkeypatch, cli, group):
+    folder = tmp_path / "old_package.egg-info"
+    folder.mkdir()
+    told = "Metadata-Version: 2.1\nName: old-package\nVersion: 1.0\nAuthor: José\n"
+    folder.joinpath("PKG-INFO").write_bytes(told.encode("latin-1"))
+    folder.joinpath("entry_points.txt").write_text(f"[{group}]\nold = fresh:air\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = [f for f in discovery.find_plugins() if f.provider.plugin == "old"]
+    assert len(found) == (group == "enhancekit")
+    if found:
+        assert "its metadata cannot be read" in found[0].error
+
+
+def test_one_host_for_all_threads(monkeypatch):
+    made = []
+
+    class Slow(Host):
+        def __init__(self):
+            made.append(self)
+            time.sleep(0.05)
+            super().__init__()
+
+    monkeypatch.setattr("enhancekit.plugins.Host", Slow)
+    reset()
+    with ThreadPoolExecutor(4) as pool:
+        hosts = set(pool.map(lambda _: host(), range(4)))
+    reset()
+    assert hosts == set(made)
+    assert len(made) == 1
 
 
 def test_a_hook_that_asks_for_what_is_registered(make_plugin):

@@ -191,7 +191,7 @@ def spline_x2(picture: Picture) -> Picture:
 def _on_luma(picture: Picture, change: Callable[[Picture], Picture]) -> Picture:
     picture = picture.clip(0, 1)
     luma = rgb2gray(picture).clip(0, 1)
-    if luma.min() == luma.max():
-        return picture  # a histogram of one value has nothing to spread
+    if np.ptp(luma) <= 1e-6 * luma.max():
+        return picture  # a histogram of one value, but for rounding, has nothing to spread
     done: Picture = (picture + (change(luma) - luma)[..., None]).clip(0, 1).astype(np.float32)
     return done

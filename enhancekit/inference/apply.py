@@ -165,8 +165,9 @@ def network_parts(
     def network(part: Tensor, margins: Margins, by: nn.Module = module) -> Tensor:
         with _computing(device, dtype), blaming(part):
             part = part.to(device).contiguous(memory_format=torch.channels_last)
-            own = partial(_own, by, arguments)
-            done = mean_of_turned(own, part, margins) if turned else own(part, margins)
+            own = partial(_own, by)
+            how = arguments, part, margins
+            done = mean_of_turned(own, *how) if turned else own(*how)
             return done.to(source.device, torch.float32)
 
     def room() -> int:
@@ -243,7 +244,8 @@ def _bytes_per_pixel(
         known = _MEASURED.setdefault(seen, {})
         if dtype not in known:
             needs = _needs(module)
-            probe = pad_to(torch.zeros(count, 3, PROBE, PROBE), needs.multiple_of, needs.minimum)
+            blank = torch.zeros(count, 3, PROBE, PROBE, dtype=torch.float32, device="cpu")
+            probe = pad_to(blank, needs.multiple_of, needs.minimum)
             taken = peak_bytes(lambda: network(probe, NO_MARGINS, seen))
             known[dtype] = max(1, taken // probe[:, 0].numel())
         return known[dtype]

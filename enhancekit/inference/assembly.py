@@ -14,6 +14,7 @@ from enhancekit.inference.device import choose_device, choose_precision
 from enhancekit.inference.engines import Engine, find_engine, need_cpu
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.graph import tile_graph
+from enhancekit.inference.layout import to_channels_last
 from enhancekit.inference.parts import Part, Source
 from enhancekit.registry import Entry
 from enhancekit.specs import EnhancerSpec
@@ -97,7 +98,8 @@ def network_enhancer(
     dtype, reason = choose_precision(precision, where, card.parity_db if card else {}, native)
     if other is not None:
         other.check(dtype)
-    module.to(where, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    module.to(where).eval()
+    to_channels_last(module)
     module.requires_grad_(False)
     network = _compiled(module, other, global_context) if other else lambda _: module
     network(dtype)  # what cannot be computed is found now rather than at the first picture

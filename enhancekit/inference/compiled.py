@@ -90,7 +90,7 @@ class CompiledFile(nn.Module):
 
     def context(self, whole: Tensor, **controls: Tensor) -> dict[str, Tensor]:
         """Collect what the graph takes besides the pictures; NaN stands for a control not given."""
-        free = torch.full((len(whole),), torch.nan)
+        free = torch.full((len(whole),), torch.nan, dtype=torch.float32, device="cpu")
         return {"whole": whole, **{n: controls.get(n, free) for n in self.controls or ()}}
 
     def forward(self, x: Tensor, context: dict[str, Tensor] | None = None) -> Tensor:

@@ -194,7 +194,8 @@ class Enhancer:
         Raises
         ------
         OptionError
-            If a control is unknown or out of range, or the mode is none this enhancer has.
+            If a control is unknown or out of range, the mode is none this enhancer has, or the
+            pictures are of another shape or kind.
         NonFiniteError
             If the result is not finite, also when computed in 32 bits.
         OutOfMemoryError
@@ -204,6 +205,12 @@ class Enhancer:
         """
         self._check_mode(mode)
         self._check_controls(controls)
+        if pictures.ndim != 4 or pictures.shape[1] != 3 or not pictures.is_floating_point():
+            raise OptionError(
+                f"run takes floats of shape (N, 3, H, W), not {pictures.dtype} of "
+                f"{tuple(pictures.shape)}; enhance takes other kinds"
+            )
+        pictures = pictures.float()
         height, width = (side * self.entry.spec.scale for side in pictures.shape[2:])
         return collect(self._parts(Whole(pictures), mode, controls), height, width)
 

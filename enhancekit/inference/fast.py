@@ -106,7 +106,7 @@ def _enlarged(x: Tensor, top: int, bottom: int, factor: int) -> Tensor:
     wide = wide.permute(0, 2, 3, 1)
     # from the middle of a row to the middle of the next
     first = factor // 2
-    share = (torch.arange(factor, device=x.device) + first + 0.5) / factor - 0.5
+    share = (torch.arange(factor, dtype=x.dtype, device=x.device) + first + 0.5) / factor - 0.5
     between = torch.lerp(wide[:, :-1, None], wide[:, 1:, None], share.view(-1, 1, 1))
     return between.flatten(1, 2)[:, factor - first :].permute(0, 3, 1, 2)
 
@@ -116,7 +116,7 @@ def _gain(small: Tensor, result: Tensor) -> Tensor:
 
     All of it would leave nothing for the affine functions to express where the result is darker.
     """
-    low = torch.zeros((len(small), 1, 1, 1), device=small.device)
+    low = small.new_zeros((len(small), 1, 1, 1))
     high = torch.full_like(low, 6.0)
     wanted = result.mean(dim=(1, 2, 3), keepdim=True)
     for _ in range(16):

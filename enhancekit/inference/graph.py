@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from enhancekit.specs import SizeRequirements
 
 __all__ = ["OPSET", "tile_graph", "whole_graph"]
 
+_ENDLESS = 2**31
+"""A length from which on there is no limit in practice."""
 OPSET = 18
 """Version of the ONNX operators; the first with all that is used, read by engines since 2023."""
 
@@ -100,8 +103,9 @@ def whole_graph(
     }
     has_context = global_context and _context(module, example) is not None
     if has_context:
-        inputs["whole"] = (torch.rand(2, 3, 61, 75), {0: batch, 2: dims["of"], 3: dims["by"]})
-        inputs |= {name: (torch.tensor((0.5, torch.nan)), {0: batch}) for name in controls}
+        picture = example.new_ones(2, 3, 61, 75) / 2
+        inputs["whole"] = (picture, {0: batch, 2: dims["of"], 3: dims["by"]})
+        inputs |= {name: (example.new_tensor((0.5, torch.nan)), {0: batch}) for name in controls}
     whole = _Whole(module, needs, controls if has_context else None).eval()
     return _translate(whole, inputs), has_context
 
@@ -154,7 +158,8 @@ def _multiple(dim: Any, of: int) -> Any:
 def _example(needs: SizeRequirements, least: int = 1) -> Tensor:
     """Give two pictures of a size that no layer mistakes for a constant."""
     some = -(-max(needs.minimum, least, 40) // needs.multiple_of) + 1
-    return torch.rand(2, 3, some * needs.multiple_of, (some + 2) * needs.multiple_of)
+    size = some * needs.multiple_of, (some + 2) * needs.multiple_of
+    return torch.rand(2, 3, *size, dtype=torch.float32, device="cpu")
 
 
 def _context(module: nn.Module, example: Tensor) -> Tensor | None:
@@ -186,7 +191,7 @@ def _translate(module: nn.Module, inputs: Mapping[str, tuple[Tensor, dict[int, A
     if isinstance(module, _Whole) and len(shapes) > 1:
         shapes = (shapes[0], shapes[1:])  # its forward collects the rest
     try:
-        with torch.no_grad(), _quietly():
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), _quietly():
             program = torch.onnx.export(
                 module,
                 tuple(tensor for tensor, _ in inputs.values()),
@@ -207,7 +212,40 @@ def _translate(module: nn.Module, inputs: Mapping[str, tuple[Tensor, dict[int, A
         ) from error
     if program is None:
         raise PluginError(f"{_origin(module)} became no ONNX graph")
+    _refuse_fixed_sizes(
+        program.exported_program, inputs, _origin(getattr(module, "module", module))
+    )
     return bytes(program.model_proto.SerializeToString())
+
+
+def _refuse_fixed_sizes(
+    program: Any, inputs: Mapping[str, tuple[Tensor, dict[int, Any]]], origin: str
+) -> None:
+    """Refuse a graph that holds for some sizes or numbers of pictures only."""
+    shapes = {n.name: n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder"}
+    given = [shapes[name] for name in program.graph_signature.user_inputs]
+    for shape, (_, asked) in zip(given, inputs.values(), strict=True):
+        for axis in asked:
+            ends = [_largest(program, symbol) for symbol in _symbols(shape[axis])]
+            if not ends or min(ends) < _ENDLESS:
+                raise PluginError(
+                    f"{origin} cannot become an ONNX graph: it decides by the "
+                    f"{'size' if axis else 'number'} of the pictures, so that the graph would hold "
+                    "for some alone; compute all alike"
+                )
+
+
+def _symbols(length: Any) -> list[Any]:
+    """Give what a length stands for, or nothing for a fixed one."""
+    return [] if isinstance(length, int) else list(length.node.expr.free_symbols)
+
+
+def _largest(program: Any, symbol: Any) -> float:
+    found = program.range_constraints.get(symbol)
+    try:
+        return math.inf if found is None else float(found.upper)
+    except (TypeError, OverflowError):
+        return math.inf
 
 
 @contextmanager

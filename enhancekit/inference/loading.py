@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -213,7 +214,7 @@ def _load_function(
     if weights is not None or not pretrained:
         raise OptionError(f"{entry} is a function; it has no weights")
     function = entry.target()
-    config = {**entry.spec.config, **options}
+    config = copy.deepcopy({**entry.spec.config, **options})
     _check_options(entry, config)
 
     def one(picture: Tensor, controls: Mapping[str, float]) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -40,12 +43,22 @@ def resolve_config(
     if not entry.spec.backbone:
         raise OptionError(f"{entry} is a function, not a network; it has nothing to train")
     backbone = host().backbones.get(entry.spec.backbone)
-    return backbone, {**backbone.spec.config, **entry.spec.config, **options}
+    # copies, since a constructor may change what it is given
+    return backbone, copy.deepcopy({**backbone.spec.config, **entry.spec.config, **options})
 
 
 def weights_config(backbone: Entry[BackboneSpec], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a config that decides which weights fit."""
-    return {k: v for k, v in config.items() if k not in backbone.spec.training_only}
+    """Return what decides which weights fit, with the defaults, which may change one day."""
+    every = {**{k: v for k, v in _defaults(backbone).items() if _is_plain(v)}, **config}
+    return {k: v for k, v in every.items() if k not in backbone.spec.training_only}
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def build_network(
@@ -146,16 +159,20 @@ def _defaults(backbone: Entry[BackboneSpec]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
+_ONE_AT_A_TIME = threading.RLock()
+
+
 @contextmanager
 def _plain_defaults() -> Iterator[None]:
     """Build in 32 bits on the CPU, whatever a caller has made torch's defaults."""
-    theirs = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.device("cpu"):
-            yield
-    finally:
-        torch.set_default_dtype(theirs)
+    with _ONE_AT_A_TIME:  # the default is the whole process's
+        theirs = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            with torch.device("cpu"):
+                yield
+        finally:
+            torch.set_default_dtype(theirs)
 
 
 def refuse_unknown_options(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from enhancekit.errors import UnknownNameError, WeightsError
+from enhancekit.errors import EnhanceKitError, UnknownNameError, WeightsError
 from enhancekit.inference.enhancer import Enhancer
 from enhancekit.inference.loading import load_entry
 from enhancekit.inference.network import resolve_config, weights_config
@@ -90,8 +90,13 @@ def _registered(card: Card, place: str) -> Entry[EnhancerSpec]:
     enhancers, plugin = host().enhancers, card.backbone.partition(":")[0]
     for entry in enhancers.list():
         if entry.spec.name == card.name and entry.spec.backbone:
-            backbone, config = resolve_config(entry, {})
-            same = normalised(weights_config(backbone, config)) == normalised(card.config)
+            try:
+                backbone, config = resolve_config(entry, {})
+            except EnhanceKitError:  # another's, whose network is not installed
+                continue
+            # a card may be older than its network's newest options
+            filled = weights_config(backbone, card.config)
+            same = normalised(weights_config(backbone, config)) == normalised(filled)
             if same and backbone.qualified_name == card.backbone:
                 return entry
     for name in (f"{plugin}:{card.name}", card.name):

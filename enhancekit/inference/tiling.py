@@ -133,7 +133,7 @@ class _Padded:
 
 def _mirrored(length: int, multiple_of: int, minimum: int) -> Tensor:
     """Give the line of the picture that stands at each place of the padded one."""
-    lines = torch.arange(length, dtype=torch.float64).view(1, 1, length, 1)
+    lines = torch.arange(length, dtype=torch.float64, device="cpu").view(1, 1, length, 1)
     return pad_to(lines, multiple_of, minimum)[0, 0, :, 0].long()
 
 

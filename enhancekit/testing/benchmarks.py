@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from enhancekit.inference.apply import apply_network
 from enhancekit.inference.device import native_precisions, precision_name
 from enhancekit.inference.enhancer import Enhancer
+from enhancekit.inference.layout import to_channels_last
 from enhancekit.inference.loading import find_scheme, load
 from enhancekit.inference.tiling import pad_to
 from enhancekit.plugins import host
@@ -149,7 +150,7 @@ def test_tuned_yardstick(measure: Measure) -> None:
     network, x = _yardstick()
     low = "bf16" in native_precisions(torch.device("cpu"))
     x = x.to(torch.bfloat16 if low else torch.float32, memory_format=torch.channels_last)
-    network.to(x.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    to_channels_last(network.to(x.dtype))
     measure.benchmark.extra_info["precision"] = precision_name(x.dtype)
     with torch.inference_mode():
         assert measure(lambda: network(x)).shape == x.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -126,7 +127,7 @@ class BackboneCase(Case):
     def make(self, seed: int = 0) -> nn.Module:
         """Build it, with random parameters of which none is left at zero."""
         with seeded(seed):
-            made = self.entry.create(**{**self.entry.spec.config, **self.options})
+            made = self.entry.create(**copy.deepcopy({**self.entry.spec.config, **self.options}))
         return wake(_module(made, self.entry), seed)
 
     def apply(self, module: nn.Module, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from enhancekit.errors import ConformanceError
+from enhancekit.inference.layout import to_channels_last
 from enhancekit.testing.cases import BackboneCase, BlockCase, NotApplicable
 from enhancekit.testing.devices import require_one_device
 from enhancekit.testing.samples import noise, seeded
@@ -105,7 +106,7 @@ def state_round_trip(case: ModuleCase) -> None:
     x = _input(case, module)
     try:
         payload = safetensors.torch.save(
-            {k: v.detach().contiguous() for k, v in module.state_dict().items()}
+            {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
         )
         again = case.make(seed=1)
         again.load_state_dict(safetensors.torch.load(payload), strict=True)
@@ -194,7 +195,7 @@ def takes_channels_last(case: ModuleCase) -> None:
     module = repeatable(case)
     x = _input(case, module)
     wanted = _result(case, module, x)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    to_channels_last(module)
     advice = "use reshape instead of view, and indices instead of strides"
     try:
         done = _result(case, module, x.contiguous(memory_format=torch.channels_last))

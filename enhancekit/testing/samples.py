@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 __all__ = ["EXTREMES", "extreme", "noise", "seeded", "smooth", "wake"]
 
-EXTREMES = ("black", "white", "nearly black", "one white pixel", "chequered")
+EXTREMES = ("black", "white", "grey", "nearly black", "one white pixel", "chequered")
 
 
 @contextmanager
@@ -45,6 +45,8 @@ def extreme(kind: str, n: int, channels: int, height: int, width: int) -> Tensor
     x = torch.zeros(n, channels, height, width)
     if kind == "white":
         x += 1
+    elif kind == "grey":
+        x += 13 / 255
     elif kind == "nearly black":
         x += 1e-8
     elif kind == "one white pixel":

@@ -33,6 +33,7 @@ from enhancekit.errors import (
 )
 from enhancekit.inference.apply import apply_network, blaming
 from enhancekit.inference.device import choose_device
+from enhancekit.inference.layout import to_channels_last
 from enhancekit.inference.network import build_network, resolve_config, weights_config
 from enhancekit.plain import first_line, to_json
 from enhancekit.plugins import host
@@ -153,7 +154,7 @@ class Trainer:
             )
         _refuse_crop(recipe.data, self.network.size_requirements)
         if run.channels_last:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(self.network)
         self.notes: list[str] = []
         if self._global_context:
             self._examine_context(begun=weights is not None or state is not None)

@@ -262,3 +262,15 @@ class TestIdentity:
     def test_gives_the_picture_back(self):
         image = dark() - 0.05
         np.testing.assert_array_equal(enhancekit.load("identity").enhance(image), image)
+
+
+@pytest.mark.parametrize("name", ["clahe", "equalize"])
+@pytest.mark.parametrize("size", [(30, 30), (101, 77)])
+def test_flat_grey_stays(name, size):
+    enhancer = enhancekit.load(name)
+    for grey in range(0, 256, 5):
+        picture = np.full((*size, 3), grey, np.uint8)
+        np.testing.assert_array_equal(enhancer.enhance(picture), picture)
+    picture = np.full((*size, 3), 30000, np.uint16)
+    picture[0, 0] += 1  # what is not flat, by a single step, is spread
+    assert np.ptp(enhancer.enhance(picture)) > 1

@@ -439,9 +439,34 @@ class TestDefaultsOfTorch:
         picture = np.full((8, 8, 3), 60, np.uint8)
         assert enhancer.enhance(picture, **controls).shape == picture.shape
 
+    def test_pictures_that_memory_is_measured_for(self, dtype):
+        enhancer = enhancekit.load(
+            "mfnn-denoise-lite", pretrained=False, precision="fp32", device="cpu", **self.OPTIONS
+        )
+        picture = np.full((270, 270, 3), 60, np.uint8)
+        assert enhancer.enhance(picture).shape == picture.shape
+        large = np.full((700, 700, 3), 60, np.uint8)
+        assert enhancekit.load("gamma").enhance(large, mode="fast").shape == large.shape
+
     def test_another_device(self):
         with torch.device("meta"):
             enhancer = enhancekit.load(
                 "mfnn-lite", pretrained=False, precision="fp32", device="cpu", **self.OPTIONS
             )
         assert {p.device.type for p in enhancer.module.parameters()} == {"cpu"}
+
+
+class TestRun:
+    @pytest.mark.parametrize(
+        "pictures",
+        [torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, 4), torch.zeros(1, 3, 4, 4, dtype=torch.uint8)],
+        ids=["one picture", "alpha", "bytes"],
+    )
+    def test_other_shapes_and_kinds(self, pictures):
+        with pytest.raises(OptionError, match=r"run takes floats of shape \(N, 3, H, W\), not"):
+            enhancekit.load("gamma").run(pictures)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+    def test_other_floats(self, dtype):
+        done = enhancekit.load("mfnn-lite", precision="fp32").run(torch.rand(1, 3, 8, 8).to(dtype))
+        assert done.dtype == torch.float32

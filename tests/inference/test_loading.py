@@ -16,7 +16,7 @@ from enhancekit.inference.network import build_network, resolve_config
 from enhancekit.plugins import host
 from enhancekit.registry import Entry, Provider
 from enhancekit.specs import BackboneSpec, EnhancerSpec, WeightsSpec
-from enhancekit.weights import Card, save_weights
+from enhancekit.weights import Card, read_card, save_weights
 
 TINY = {"width": 4, "counts": (1, 1), "pack": 1}
 CONFIG = {"width": 4, "counts": [1, 1], "context": "mfnn:exposure"}
@@ -360,3 +360,49 @@ class TestOddTargets:
         )
         with pytest.raises(PluginError, match=r"orbit:lazy .*has lazy layers"):
             enhancekit.load("late", pretrained=False)
+
+
+PARTS = """
+import torch
+from enhancekit.specs import SizeRequirements
+
+
+class Net(torch.nn.Module):
+    size_requirements = SizeRequirements()
+
+    def __init__(self, opts=None, act={act!r}):
+        super().__init__()
+        self.n = (opts or {{}}).pop("n", 0)
+        self.act = getattr(torch, act)
+        self.lut = torch.nn.Parameter(torch.zeros(1, 3, 5, 5, 5))
+
+    def forward(self, x):
+        return self.act(x + self.lut.mean())
+"""
+
+
+class TestOddNetworks:
+    @pytest.fixture
+    def odd(self, make_plugin, fresh_host):
+        def make(act="tanh"):
+            spec = {"name": "net", "target": "{code}:Net", "config": {"opts": {"n": 3}}}
+            enhancer = {"name": "net", "task": "tone", "backbone": "orbit:net"}
+            make_plugin(backbones=[spec], enhancers=[enhancer], code=PARTS.format(act=act))
+
+        return make
+
+    def test_a_table_of_colours_has_five_dimensions(self, odd):
+        odd()
+        enhancer = enhancekit.load("net", pretrained=False, device="cpu")
+        assert enhancer.enhance(np.zeros((4, 5, 3), np.uint8)).shape == (4, 5, 3)
+
+    def test_a_config_is_not_changed_by_a_constructor(self, odd):
+        odd()
+        found = [enhancekit.load("net", pretrained=False).module.n for _ in range(2)]
+        assert found == [3, 3]
+
+    def test_the_card_holds_defaults_too(self, odd, tmp_path):
+        odd()
+        made = enhancekit.load("net", pretrained=False, device="cpu")
+        made.save(tmp_path / "a.safetensors")
+        assert read_card(tmp_path / "a.safetensors").config == {"opts": {"n": 3}, "act": "tanh"}

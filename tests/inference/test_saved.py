@@ -77,6 +77,43 @@ def test_of_two_of_a_name_the_one_with_its_config(make_plugin, tmp_path):
         assert enhancekit.load(f"file:{tmp_path / 'a.safetensors'}").entry.spec.task == name
 
 
+def test_anothers_of_that_name_whose_network_is_missing(make_plugin, tmp_path):
+    for name, backbone in (("aa", "gone:net"), ("bb", "mfnn:mfnn")):
+        config = {"width": 4, "counts": (1, 1)} if name == "bb" else {}
+        spec = {"name": "night", "task": name, "backbone": backbone, "config": config}
+        make_plugin(name=name, distribution=f"the-{name}", enhancers=[spec])
+    enhancekit.load("bb:night", pretrained=False).save(tmp_path / "a.safetensors")
+    assert enhancekit.load(f"file:{tmp_path / 'a.safetensors'}").entry.spec.task == "bb"
+
+
+def test_a_default_that_changes_later(make_plugin, tmp_path, monkeypatch):
+    code = """
+        import torch
+        from enhancekit.specs import SizeRequirements
+
+        class Net(torch.nn.Module):
+            size_requirements = SizeRequirements()
+
+            def __init__(self, gain=DEFAULT):
+                super().__init__()
+                self.gain, self.weight = gain, torch.nn.Parameter(torch.ones(()))
+
+            def forward(self, x):
+                return x * self.weight * self.gain
+        """
+    spec = {"name": "net", "task": "tone", "backbone": "orbit:net"}
+    given = {"backbones": [{"name": "net", "target": "{code}:Net"}], "enhancers": [spec]}
+    make_plugin(code=code.replace("DEFAULT", "0.5"), **given)
+    enhancekit.load("net", pretrained=False).save(tmp_path / "a.safetensors")
+    network = enhancekit.backbones.get("net").target()
+    monkeypatch.setattr(network.__init__, "__defaults__", (0.25,))
+    assert enhancekit.load("net", pretrained=False).module.gain == 0.25
+    again = enhancekit.load(f"file:{tmp_path / 'a.safetensors'}")
+    assert again.module.gain == 0.5
+    with pytest.raises(WeightsError, match=r"gain: 0\.5 there, 0\.25 asked for"):
+        enhancekit.load("net", weights=tmp_path / "a.safetensors")
+
+
 def test_a_folder_is_not_done_again_for_another_spelling(path, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "in" / "a.png")

@@ -98,6 +98,28 @@ def test_margins_go_with_the_tile():
     torch.testing.assert_close(whole, 0.75 * x + 0.25 * near / 4)
 
 
+class Places(nn.Module):
+    """A context that has places, as a grid of curves has; turned along, all eight are alike."""
+
+    size_requirements = SizeRequirements()
+
+    def context(self, whole):
+        return nn.functional.adaptive_avg_pool2d(whole, 8)
+
+    def forward(self, x, context):
+        return 0.5 * x + 0.5 * nn.functional.interpolate(context, x.shape[2:], mode="bilinear")
+
+
+def test_a_context_with_places_is_turned_along():
+    x = torch.rand(1, 3, 40, 56)
+    how = {"global_context": True, "tile": None}
+    done, exact = (
+        collect(network_parts(Places(), Whole(x), turned=turned, **how), 40, 56)
+        for turned in (True, False)
+    )
+    torch.testing.assert_close(done, exact)
+
+
 class TestEnhancers:
     def test_one_that_is_loaded_takes_the_mode(self):
         enhancer = enhancekit.load("mfnn-lite", precision="fp32")

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from failing import failing
 from torch import nn
 
@@ -37,6 +38,16 @@ class Mended(nn.Module):
 
     def each(self, output, reference):
         return ((output - reference) ** 2).flatten(1).mean(1)
+
+
+class WithConstants(Mended):
+    def __init__(self, reduction="mean"):
+        super().__init__(reduction)
+        self.register_buffer("kernel", torch.tensor([[[[1.0, -1.0]]]]).repeat(3, 1, 1, 1))
+
+    def each(self, output, reference):
+        slopes = (F.conv2d(x, self.kernel, groups=3) for x in (output, reference))
+        return super().each(*slopes) + 0.1 * super().each(output, reference)
 
 
 class NotZero(Mended):
@@ -193,7 +204,7 @@ def name_of(made):
 class Plugin:
     @hookimpl
     def enhancekit_losses(self):
-        others = (Mended, MovedWeights, NoGradient, NotEach, NotReduced, Constant)
+        others = (Mended, MovedWeights, WithConstants, NoGradient, NotEach, NotReduced, Constant)
         for made in (*others, *(b for b, _ in LOSSES.values())):
             target = f"{__name__}:{made.__name__}"
             yield LossSpec(name=name_of(made), summary="x", target=target)
@@ -239,7 +250,7 @@ class TestLoss:
     def test_other_ways_to_break_it(self, made, check, said):
         assert said in failing(LossCase(f"kit:{name_of(made)}"))[check]
 
-    @pytest.mark.parametrize("name", ["mended", "moved-weights"])
+    @pytest.mark.parametrize("name", ["mended", "moved-weights", "with-constants"])
     def test_mended(self, name):
         assert {o.status for o in check_loss(f"kit:{name}")} == {"passed"}
 

@@ -62,6 +62,12 @@ class Normalised(Mended):
         nn.utils.parametrizations.weight_norm(self.conv1)
 
 
+class Tied(Mended):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.conv2.weight = self.conv1.weight
+
+
 class HalfAPixel(Mended):
     halo = 2.5
 
@@ -508,6 +514,7 @@ class Plugin:
             MadeInForward,
             Movable,
             Normalised,
+            Tied,
             *(b for b, _ in BLOCKS.values()),
         ):
             target = f"{__name__}:{made.__name__}"
@@ -591,7 +598,7 @@ class TestBlock:
         assert set(found) == {"computes_on_one_device"}
         assert said in found["computes_on_one_device"]
 
-    @pytest.mark.parametrize("name", ["mended", "stochastic", "movable"])
+    @pytest.mark.parametrize("name", ["mended", "stochastic", "movable", "tied"])
     def test_mended(self, name):
         assert {o.status for o in check_block(f"kit:{name}")} == {"passed"}
 
