@@ -44,7 +44,7 @@ from enhancekit.training.checkpoint import load_checkpoint, save_checkpoint
 from enhancekit.training.objective import Objective
 from enhancekit.training.recipe import Data, Optimiser, Recipe
 from enhancekit.training.records import Records, are_empty
-from enhancekit.training.sources import load_sources
+from enhancekit.training.sources import load_sources, split_for_card
 from enhancekit.training.synthetic import SHRINKING
 from enhancekit.training.validation import validate
 from enhancekit.weights import Card, save_weights
@@ -321,10 +321,7 @@ class Trainer:
             task=self.entry.spec.task,
             license=start.license if start else "",
             data=seen,
-            split={
-                "held_out": data.held_out,
-                "scenes": [*(s.scene for s in data.sources), *(None for _ in data.clean[:1])],
-            },
+            split=split_for_card(data),
             figures={"held-out PSNR in dB, a sample, 8 bits": psnrs},
             training=done,
             date=time.strftime("%Y-%m-%d"),

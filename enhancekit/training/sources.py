@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from enhancekit.errors import DataError
 from enhancekit.training.batches import Batches, Group
@@ -22,7 +23,7 @@ from enhancekit.training.pairs import (
 )
 from enhancekit.training.recipe import Clean, Data, Recipe
 
-__all__ = ["Sources", "load_sources", "split_pairs", "training_photographs"]
+__all__ = ["Sources", "load_sources", "split_for_card", "split_pairs", "training_photographs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,18 @@ class Sources:
     """Pairs by source."""
     digest: str
     """What tells whether a run goes on with the pictures it began with."""
+
+
+def split_for_card(data: Data) -> dict[str, Any]:
+    """Return what `enhancekit.weights.Card` says of the split.
+
+    Examples
+    --------
+    >>> split_for_card(Data(root="data", clean=({"folder": "clean"},), held_out=0.2))
+    {'held_out': 0.2, 'scenes': [None]}
+    """
+    scenes = [*(source.scene for source in data.sources), *(None for _ in data.clean[:1])]
+    return {"held_out": data.held_out, "scenes": scenes}
 
 
 def load_sources(recipe: Recipe, skipped: list[str] | None = None) -> Sources:

@@ -28,6 +28,7 @@ import enhancekit
 from enhancekit.training.evaluation import Evaluation, Sample, chosen_pairs, read_sample
 from enhancekit.training.protocols import PROTOCOLS
 from enhancekit.training.recipe import Recipe, read_recipe
+from enhancekit.training.sources import split_for_card
 from enhancekit.weights import read_card, save_weights
 
 HERE = Path(__file__).parent / "enhancekit_mfnn"
@@ -180,6 +181,7 @@ def main(name: str, run: Path, root: Path, *exposures: Path) -> None:
     state = {k: v.half() for k, v in state.items()}
     terms, limits = (of.get(name, of[task]) for of in (TERMS, LIMITS))
     card = replace(read_card(run), name=name, license=terms, limits=limits, figures={})
+    card = replace(card, split=split_for_card(recipe.data))
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.safetensors"
         save_weights(draft, state, card)

@@ -66,7 +66,7 @@ VARIANTS = (
         controls={"sigma": (0, 50)},
         weights=WeightsSpec(
             resource="enhancekit_mfnn:weights/mfnn-denoise.safetensors",
-            sha256="21d26047f80f99865f0182c165697031aa8aa645c7a941a3c95157506f89e101",
+            sha256="34ae26bb22c2119a0740320470949a5efd89ae3c71bf8cc96dbdc45fe2e551a5",
         ),
         train_hint=_TRAIN.format("mfnn-denoise"),
     ),
