@@ -187,7 +187,7 @@ class TestExample:
         assert read_card(path).config["block"] == "acme:fast"
         enhancer = enhancekit.load(NET, weights=path, block="acme:fast", **TINY)
         assert enhancer.enhance(picture).shape == picture.shape
-        with pytest.raises(WeightsError, match=r"block: 'acme:fast' there, 'unset' asked for"):
+        with pytest.raises(WeightsError, match=r"block: 'acme:fast' there, 'mfnn:scr' asked for"):
             enhancekit.load(NET, weights=path, **TINY)
 
     def test_trained_by_command(self, example_plugin, tmp_path, tiny_recipe, cli):

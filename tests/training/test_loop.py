@@ -242,7 +242,8 @@ class TestLearning:
         card = read_card(out / "best.safetensors")
         assert card.name == "mfnn-lite"
         assert card.backbone == "mfnn:mfnn"
-        assert card.config == {**TINY, "pack": 2}
+        assert card.config.items() >= {**TINY, "pack": 2}.items()
+        assert card.config["block"] == "mfnn:scr"  # defaults, too, which may change
         assert "low -> high" in card.data
         assert "30%" in card.data
         with (out / "metrics.csv").open(newline="") as file:
