@@ -115,18 +115,19 @@ def held_out_share(asked: float | None, scene: str | None, enhancers: Sequence[E
     OptionError
         If one of them was trained on some of these scenes.
     """
-    splits = {e.entry.qualified_name: e.card.split for e in enhancers if e.card and e.card.split}
-    shares = {name: float(split.get("held_out", 0)) for name, split in splits.items()}
-    share = min(shares.values(), default=_SHARE) if asked is None else asked
-    for name, had in shares.items():
+    # one enhancer may come twice, with other weights
+    known = [(e.entry.qualified_name, e.card.split) for e in enhancers if e.card and e.card.split]
+    shares = [float(split.get("held_out", 0)) for _, split in known]
+    share = min(shares, default=_SHARE) if asked is None else asked
+    for (name, split), had in zip(known, shares, strict=True):
         if share > had:
             raise OptionError(
                 f"{name} held out a share of {had:g} in training, so a share of {share:g} holds "
                 "pictures it was trained on"
             )
-        if scene not in (known := splits[name].get("scenes", [scene])):
+        if scene not in (scenes := split.get("scenes", [scene])):
             warnings.warn(
-                f"{name} held out {' and '.join(map(_told_apart, known))} in training, not "
+                f"{name} held out {' and '.join(map(_told_apart, scenes))} in training, not "
                 f"{_told_apart(scene)}: some of these pictures may be ones it was trained on",
                 stacklevel=2,
             )

@@ -453,6 +453,10 @@ class TestHeldOutShare:
         assert held_out_share(None, "", [plain, trained(0.3, ""), trained(0.2, "")]) == 0.2
         assert held_out_share(0.25, "", [plain, trained(0.3, "")]) == 0.25
 
+    def test_two_weights_of_one_enhancer(self, trained):
+        both = [trained(0.2, ""), trained(0.3, "")]
+        assert held_out_share(None, "", both) == held_out_share(None, "", both[::-1]) == 0.2
+
     def test_more_than_was_held_out(self, trained):
         said = "file:mfnn-denoise-lite held out a share of 0.2 .* so a share of 0.3 holds"
         with pytest.raises(OptionError, match=said):
