@@ -130,9 +130,8 @@ def find_inputs(folder: Path, *, recursive: bool, include: Sequence[str], skip: 
         warnings.warn(f"{said}; its pictures are left out", stacklevel=2)
 
     for place, folders, names in os.walk(folder, onerror=refuse):
-        below = [Path(place, name) for name in sorted(folders) if not name.startswith(".")]
-        below = [path for path in below if path.resolve() != skip]
-        folders[:] = [path.name for path in below if recursive and _is_entered(path)]
+        below = _subfolders(place, folders, skip) if recursive else []
+        folders[:] = [path.name for path in below if _is_entered(path)]
         shown = [Path(place, name) for name in names if not name.startswith(".")]
         relative = [path.relative_to(folder).as_posix() for path in shown]
         found += [name for name in relative if _matches(name, patterns)]
@@ -160,15 +159,20 @@ def left_out(
     """
     found: Counter[str] = Counter()
     for place, folders, names in os.walk(folder):
-        below = [name for name in folders if not name.startswith(".")]
-        below = [name for name in below if Path(place, name).resolve() != skip]
+        below = _subfolders(place, folders, skip)
         if not include:
             suffixes = [Path(name).suffix.lower() for name in names if not name.startswith(".")]
             found.update(sorted(suffix for suffix in suffixes if suffix in _UNREAD))
-        folders[:] = below if recursive else []
+        folders[:] = [path.name for path in below if recursive]
         if below and not recursive:
             found["subfolders"] = len(below)
     return dict(found)
+
+
+def _subfolders(place: str, names: Sequence[str], skip: Path) -> list[Path]:
+    """Return those that are not hidden, nor the output."""
+    paths = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+    return [path for path in paths if path.resolve() != skip]
 
 
 def _is_entered(path: Path) -> bool:

@@ -97,11 +97,11 @@ def _cells(evaluations: Sequence[Evaluation]) -> list[list[str]]:
     rows = [["enhancer", *(f"{n}, {s.unit}" if s.unit else n for n, s in first.items())]]
     for label, evaluation in _labelled(evaluations):
         row = [label]
+        one = len({row["scene"] for row in evaluation.rows}) == 1  # which tells no spread
         for summary in evaluation.summaries().values():
             low, high = summary.interval
             digits = 2 if summary.unit == "dB" else 4
             mean = f"{summary.mean:.{digits}f}"
-            one = len({row["scene"] for row in evaluation.rows}) == 1  # which tells no spread
             row.append(mean if one else f"{mean} ({low:.{digits}f} to {high:.{digits}f})")
         rows.append(row)
     return rows
